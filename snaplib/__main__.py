@@ -1,0 +1,3 @@
+from snaplib.cli import main
+
+raise SystemExit(main())

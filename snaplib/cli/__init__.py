@@ -1,0 +1,68 @@
+"""The command: one module a verb, imported only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from snaplib import __version__
+from snaplib.cli.output import message
+from snaplib.errors import EXIT_USAGE, SnaplibError
+
+__all__ = ["VERBS", "main"]
+
+#: Verb -> the line that `snaplib --help` shows.  The module of the same name has configure(parser) and run(args).
+VERBS = {
+    "doctor": "probe this host: what works here, and the remedy for what does not",
+    "run": "start a command, or resume it from its snapshot; save it when notice is given",
+    "preflight": "what would make a dump or a restore of a task fail, each with its culprit",
+    "dump": "take one snapshot of a task now",
+    "restore": "restore a snapshot in a new PID namespace",
+    "snapshots": "list the snapshots in a store",
+    "show": "look into one snapshot",
+    "verify": "check every byte of a snapshot",
+}
+
+
+def _parser(verb: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="snaplib",
+        description="Save a running task before its machine is taken away, and restore it on another.",
+    )
+    parser.add_argument("--version", action="version", version=f"snaplib {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    for name, summary in VERBS.items():
+        one = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        one.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+        if name == verb:
+            importlib.import_module(f"snaplib.cli.{name}").configure(one)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: The arguments without the program's name; ``sys.argv`` by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    args = _parser(verb).parse_args(arguments)
+    try:
+        status: int = importlib.import_module(f"snaplib.cli.{args.verb}").run(args)
+    except SnaplibError as error:
+        if args.verbose:
+            traceback.print_exc()
+        message(f"error: {error}")
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away: nothing more to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+    return status

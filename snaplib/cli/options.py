@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+__all__ = ["add_json", "add_store", "default_store"]
+
+
+def default_store() -> str:
+    """Return the store used when none is named: ``$SNAPLIB_STORE``, else ``.snaplib`` in the working directory."""
+    return os.environ.get("SNAPLIB_STORE", ".snaplib")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add ``--store``."""
+    parser.add_argument(
+        "--store",
+        metavar="URL",
+        default=default_store(),
+        help="where snapshots are kept: a folder or file:// URL (default: $SNAPLIB_STORE, else .snaplib/)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")

@@ -1,0 +1,45 @@
+"""What the commands print: data on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+__all__ = ["emit_json", "human_bytes", "human_seconds", "message", "table"]
+
+
+def emit_json(data: Mapping[str, object]) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(data, indent=2, sort_keys=False), flush=True)
+
+
+def message(text: str) -> None:
+    """Print one line on stderr, led by the program's name."""
+    print(f"snaplib: {text}", file=sys.stderr, flush=True)
+
+
+def human_bytes(count: float) -> str:
+    """Return a byte count for people: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration for people: ``230 ms``, ``1.25 s``, ``3 min 20 s``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows in aligned columns under a header line, without colour."""
+    everything = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in everything]
+    return "\n".join(lines)

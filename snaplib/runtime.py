@@ -1,0 +1,61 @@
+"""Where snaplib keeps what lives only as long as this machine is up: locks, sockets, records of running tasks.
+
+The folder is ``$SNAPLIB_RUNTIME_DIR``, else ``/run/snaplib`` for root and ``$XDG_RUNTIME_DIR/snaplib`` (else
+``/tmp/snaplib-UID``) for anybody else.  It is 0700: a control socket in it gives power over a task.
+Scratch space for CRIU's images, a task's whole memory on a restore, is elsewhere: ``$SNAPLIB_SCRATCH_DIR``, else
+``/var/tmp``, because ``/run`` is often a small tmpfs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from snaplib.errors import UsageError
+
+__all__ = ["runtime_dir", "scratch_dir"]
+
+
+def runtime_dir() -> Path:
+    """Return the runtime folder, made if need be.
+
+    Raises:
+        UsageError: Someone else owns it, or others may write to it.
+    """
+    named = os.environ.get("SNAPLIB_RUNTIME_DIR")
+    if named:
+        path = Path(named)
+    elif os.geteuid() == 0:
+        path = Path("/run/snaplib")
+    elif os.environ.get("XDG_RUNTIME_DIR"):
+        path = Path(os.environ["XDG_RUNTIME_DIR"]) / "snaplib"
+    else:
+        path = Path(tempfile.gettempdir()) / f"snaplib-{os.geteuid()}"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise UsageError(
+            f"the runtime folder {path} is not only ours to write",
+            hint="name another one in $SNAPLIB_RUNTIME_DIR",
+        )
+    return path
+
+
+@contextlib.contextmanager
+def scratch_dir(prefix: str) -> Iterator[Path]:
+    """Give a new 0700 folder for a dump's or a restore's files, removed at the end.
+
+    Args:
+        prefix: What it is for; becomes part of its name.
+    """
+    base = os.environ.get("SNAPLIB_SCRATCH_DIR", "/var/tmp")
+    path = Path(tempfile.mkdtemp(prefix=f"snaplib-{prefix}-", dir=base))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
