@@ -1,0 +1,22 @@
+"""The only place that speaks to the kernel: /proc, system calls, cgroups.
+
+Records of it go everywhere; descriptors, addresses of structures and ctypes stay here.
+"""
+
+from __future__ import annotations
+
+from snaplib.kernel.descriptors import Descriptor
+from snaplib.kernel.maps import Mapping
+from snaplib.kernel.mounts import CgroupMembership, Mount
+from snaplib.kernel.process import ProcessStat, ProcessStatus
+from snaplib.kernel.procfs import ProcFs
+
+__all__ = [
+    "CgroupMembership",
+    "Descriptor",
+    "Mapping",
+    "Mount",
+    "ProcFs",
+    "ProcessStat",
+    "ProcessStatus",
+]
