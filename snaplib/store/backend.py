@@ -1,0 +1,124 @@
+"""What a store needs from the place that keeps its bytes: objects with unique names, written once.
+
+The interface is that of an object store, so that a folder and a bucket look the same from above.
+Nothing is renamed or changed in place, and the one thing that must not happen twice, a manifest, is
+put on the condition that its name is new.  Names are relative, with slashes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Backend", "Data", "Hold", "ObjectReader", "ObjectWriter"]
+
+#: What can be written: anything with the buffer interface that we use (`collections.abc.Buffer` is
+#: Python 3.12).
+Data = bytes | bytearray | memoryview
+
+
+class ObjectWriter(Protocol):
+    """An object being written; invisible to readers that go by manifests."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes have been appended."""
+
+    def append(self, data: Data) -> int:
+        """Append bytes and return the offset they are at.  Any thread may call this at any time.
+
+        Raises:
+            StoreFull: There is no room left.
+            StoreError: The bytes could not be written.
+        """
+
+    def commit(self) -> None:
+        """Make everything appended durable, and close."""
+
+    def abort(self) -> None:
+        """Close and forget the object; never raises, and may follow anything."""
+
+
+class ObjectReader(Protocol):
+    """An object open for reading; any thread may read."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The object's size."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``offset``, fewer only where the object ends before."""
+
+    def close(self) -> None:
+        """Free what the reader holds."""
+
+
+class Hold(Protocol):
+    """The mark that a folder is being written."""
+
+    def release(self) -> None:
+        """Take the mark away; may be called again."""
+
+
+class Backend(Protocol):
+    """A place that keeps objects."""
+
+    @property
+    def url(self) -> str:
+        """The address, as a user would write it."""
+
+    def create(self, name: str) -> ObjectWriter:
+        """Begin a new object; its name must be unused."""
+
+    def put_new(self, name: str, data: bytes) -> None:
+        """Write a small object durably and atomically, if there is none of that name.
+
+        Raises:
+            FileExistsError: There is one.
+        """
+
+    def open(self, name: str) -> ObjectReader:
+        """Open an object.
+
+        Raises:
+            FileNotFoundError: There is none of that name.
+        """
+
+    def get(self, name: str) -> bytes:
+        """Return the whole of a small object.
+
+        Raises:
+            FileNotFoundError: There is none of that name.
+        """
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names of all objects under a folder, in no particular order."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names of the folders directly in a folder, in no particular order."""
+
+    def delete(self, name: str) -> None:
+        """Delete an object, if it is there."""
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete all objects under a folder, if there are any; its name is free at once."""
+
+    def hold(self, folder: str) -> Hold:
+        """Make a new folder, marked as being written until released or this process dies."""
+
+    def delete_abandoned(self, prefix: str, keep: Callable[[str], bool]) -> list[str]:
+        """Delete the folders in ``prefix`` that nobody holds.
+
+        Args:
+            prefix: The folder that holds them.
+            keep: Whether to keep a folder, given its name; asked only once it is sure that nobody
+                holds it.
+
+        Returns:
+            The names of those deleted.
+        """
+
+    def free_bytes(self) -> int | None:
+        """How much more can be stored; None where there is no such limit."""

@@ -1,0 +1,271 @@
+"""The index of a page log: which pages there are, and where their bytes lie.
+
+The bytes of all runs, in the order they came, make one long sequence of pages; a run's position is
+where in it the run begins.  Frames cut the same sequence into pieces that are stored.  So a run
+needs not know of frames, nor a frame of runs, and finding a page is two binary searches.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from snaplib.errors import StoreTooNew
+from snaplib.store.codec import RAW, ZERO, ZSTD, decode, zstd
+
+__all__ = ["ENTRY", "FRAME", "HOLE", "PAGE_BYTES", "PIECE", "RUN", "Index", "Space"]
+
+PAGE_BYTES = 4096
+
+#: The position of a run that has no bytes here, because they are in a parent.
+HOLE = (1 << 64) - 1
+
+#: One run: consecutive pages of one space.  ``vaddr`` is in bytes, ``pages`` and ``position`` in
+#: pages.
+RUN = np.dtype(
+    [
+        ("kind", "<u4"),
+        ("flags", "<u4"),
+        ("id", "<u8"),
+        ("vaddr", "<u8"),
+        ("pages", "<u8"),
+        ("position", "<u8"),
+    ]
+)
+
+#: A run as CRIU's pagemap images have it; ``vaddr`` is in bytes.
+ENTRY = np.dtype([("vaddr", "<u8"), ("pages", "<u8"), ("flags", "<u4")])
+
+#: One frame: ``pages`` pages, stored as ``stored_bytes`` bytes at ``offset`` of a segment.
+FRAME = np.dtype(
+    [
+        ("segment", "<u4"),
+        ("codec", "<u4"),
+        ("offset", "<u8"),
+        ("stored_bytes", "<u4"),
+        ("pages", "<u4"),
+        ("checksum", "<u8"),
+    ]
+)
+
+#: One piece of a frame: ``pages`` pages from page ``first`` of it.
+PIECE = np.dtype([("frame", "<u4"), ("first", "<u4"), ("pages", "<u8")])
+
+_MAGIC = b"snapidx\n"
+_VERSION = 1
+#: magic, version, page size, runs, frames, kind of body, its length, its xxh3, and the xxh3 of what
+#: precedes.
+_HEADER = struct.Struct("<8sIIQQQQQQ")
+
+
+@attrs.frozen(order=True)
+class Space:
+    """What a page belongs to.
+
+    Attributes:
+        kind: 1 a task's address space, 2 a shared memory; CRIU's numbers.
+        id: The pid that CRIU gave, or the id of the shared memory.
+    """
+
+    kind: int
+    id: int
+
+
+@attrs.frozen(eq=False)
+class Index:
+    """Which pages a page log has, and where.
+
+    Attributes:
+        runs: RUN, shape (n,), sorted by space and address, without overlaps.
+        frames: FRAME, shape (m,), in the order of the sequence of pages.
+    """
+
+    runs: npt.NDArray[np.void]
+    frames: npt.NDArray[np.void]
+    #: uint64, shape (m + 1,): the position in the sequence at which each frame begins, and its end.
+    starts: npt.NDArray[np.uint64] = attrs.field(init=False, repr=False)
+
+    @starts.default
+    def _starts(self) -> npt.NDArray[np.uint64]:
+        starts = np.zeros(len(self.frames) + 1, dtype=np.uint64)
+        np.cumsum(self.frames["pages"], out=starts[1:], dtype=np.uint64)
+        return starts
+
+    @classmethod
+    def build(cls, runs: npt.NDArray[np.void], frames: npt.NDArray[np.void]) -> Index:
+        """Return the index of runs in any order.
+
+        Args:
+            runs: RUN, shape (n,).
+            frames: FRAME, shape (m,).
+        """
+        if not bool(_in_order(runs).all()):
+            runs = runs[np.lexsort((runs["vaddr"], runs["id"], runs["kind"]))]
+        return cls(runs, frames)
+
+    @property
+    def pages(self) -> int:
+        """How many pages have their bytes here."""
+        return int(self.starts[-1])
+
+    def spaces(self) -> list[Space]:
+        """Return the spaces there are, in order."""
+        runs = self.runs
+        if not len(runs):
+            return []
+        breaks = np.flatnonzero(
+            (runs["kind"][1:] != runs["kind"][:-1]) | (runs["id"][1:] != runs["id"][:-1])
+        )
+        return [
+            Space(int(runs["kind"][first]), int(runs["id"][first]))
+            for first in np.concatenate(([0], breaks + 1))
+        ]
+
+    def runs_of(self, space: Space) -> npt.NDArray[np.void]:
+        """Return the runs of one space, a view: RUN, shape (k,), in the order of addresses."""
+        low = int(np.searchsorted(self.runs["kind"], space.kind, "left"))
+        high = int(np.searchsorted(self.runs["kind"], space.kind, "right"))
+        ids = self.runs["id"][low:high]
+        first = low + int(np.searchsorted(ids, space.id, "left"))
+        return self.runs[first : low + int(np.searchsorted(ids, space.id, "right"))]
+
+    def find(self, space: Space, vaddr: int, pages: int) -> npt.NDArray[np.void]:
+        """Return the parts of runs that lie in a range of addresses: RUN, shape (k,)."""
+        runs = self.runs_of(space)
+        end = vaddr + pages * PAGE_BYTES
+        ends = runs["vaddr"] + runs["pages"] * np.uint64(PAGE_BYTES)
+        low = int(np.searchsorted(ends, np.uint64(vaddr), "right"))
+        high = int(np.searchsorted(runs["vaddr"], np.uint64(end), "left"))
+        found = runs[low:high].copy()
+        if not len(found):
+            return found
+        begins = np.maximum(found["vaddr"], np.uint64(vaddr))
+        before = (begins - found["vaddr"]) // np.uint64(PAGE_BYTES)
+        ends = np.minimum(ends[low:high], np.uint64(end))
+        found["vaddr"] = begins
+        found["pages"] = (ends - begins) // np.uint64(PAGE_BYTES)
+        found["position"] = np.where(
+            found["position"] == HOLE, np.uint64(HOLE), found["position"] + before
+        )
+        return found
+
+    def pieces(self, runs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Return where the bytes of runs lie, one after another; holes have none.
+
+        Args:
+            runs: RUN, shape (k,), in any order.
+
+        Returns:
+            PIECE, shape (p,).
+        """
+        runs = runs[runs["position"] != HOLE]
+        begins, ends = _joined(runs["position"], runs["pages"])
+        first = np.searchsorted(self.starts, begins, "right") - 1
+        count = np.searchsorted(self.starts, ends, "left") - first
+        # The frames first, first + 1, ... of each run, all runs after one another.
+        run = np.repeat(np.arange(len(begins)), count)
+        frame = first[run] + np.arange(len(run)) - (np.cumsum(count) - count)[run]
+        begins = np.maximum(begins[run], self.starts[frame])
+        pieces = np.empty(len(run), dtype=PIECE)
+        pieces["frame"] = frame
+        pieces["first"] = begins - self.starts[frame]
+        pieces["pages"] = np.minimum(ends[run], self.starts[frame + 1]) - begins
+        return pieces
+
+    def to_bytes(self) -> bytes:
+        """Return the index as it is stored."""
+        body: bytes = self.runs.tobytes() + self.frames.tobytes()
+        stored = zstd.compress(body, 1)
+        kind = ZSTD if len(stored) < len(body) else RAW
+        if kind == RAW:
+            stored = body
+        header = _HEADER.pack(
+            _MAGIC,
+            _VERSION,
+            PAGE_BYTES,
+            len(self.runs),
+            len(self.frames),
+            kind,
+            len(stored),
+            xxhash.xxh3_64_intdigest(stored),
+            0,
+        )[:-8]
+        return header + struct.pack("<Q", xxhash.xxh3_64_intdigest(header)) + stored
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Index:
+        """Return the index that was stored.
+
+        Raises:
+            StoreTooNew: A newer snaplib stored it.
+            ValueError: It is damaged; the message says at which offset.
+        """
+        if len(data) < _HEADER.size or not data.startswith(_MAGIC):
+            raise ValueError("offset 0: not an index")
+        _, version, page_bytes, runs, frames, kind, stored_bytes, body_sum, own_sum = (
+            _HEADER.unpack_from(data)
+        )
+        if xxhash.xxh3_64_intdigest(data[: _HEADER.size - 8]) != own_sum:
+            raise ValueError("offset 0: the header's checksum is wrong")
+        if version > _VERSION:
+            raise StoreTooNew(f"an index of format {version}; this snaplib knows {_VERSION}")
+        if page_bytes != PAGE_BYTES:
+            raise ValueError(f"offset 12: pages of {page_bytes} bytes instead of {PAGE_BYTES}")
+        stored = data[_HEADER.size :]
+        if len(stored) != stored_bytes or xxhash.xxh3_64_intdigest(stored) != body_sum:
+            raise ValueError(f"offset {_HEADER.size}: the checksum of the entries is wrong")
+        body = decode(kind, stored, runs * RUN.itemsize + frames * FRAME.itemsize)
+        return cls(
+            np.frombuffer(body, RUN, runs),
+            np.frombuffer(body, FRAME, frames, offset=runs * RUN.itemsize),
+        )
+
+    def problems(self) -> list[str]:
+        """Return what contradicts itself in the index, one sentence each; empty if all is well."""
+        found = []
+        runs = self.runs
+        positions, pages = runs["position"], runs["pages"]
+        stored = positions != HOLE
+        ends = runs["vaddr"] + pages * np.uint64(PAGE_BYTES)
+        same = (runs["kind"][1:] == runs["kind"][:-1]) & (runs["id"][1:] == runs["id"][:-1])
+        checks: list[tuple[str, Any]] = [
+            ("is empty", pages == 0),
+            ("is not aligned to a page", runs["vaddr"] % PAGE_BYTES != 0),
+            ("goes past the end of memory", ends < runs["vaddr"]),
+            ("overlaps its successor", same & (runs["vaddr"][1:] < ends[:-1])),
+            ("is out of order", ~_in_order(runs)),
+            ("has bytes beyond the last frame", stored & (positions + pages > self.starts[-1])),
+        ]
+        for what, mask in checks:
+            if mask.any():
+                found.append(f"run {int(np.argmax(mask))} {what}")
+        if not set(np.unique(self.frames["codec"]).tolist()) <= {RAW, ZSTD, ZERO}:
+            found.append("a frame is of a kind that is not known")
+        if int(pages[stored].sum()) != self.pages:
+            found.append(f"runs of {int(pages[stored].sum())} pages over frames of {self.pages}")
+        return found
+
+
+def _in_order(runs: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    """Return for each run but the last whether it sorts before its successor."""
+    in_order: npt.NDArray[np.bool_] = runs["vaddr"][:-1] <= runs["vaddr"][1:]
+    for name in ("id", "kind"):
+        here, there = runs[name][:-1], runs[name][1:]
+        in_order = (here < there) | ((here == there) & in_order)
+    return in_order
+
+
+def _joined(
+    positions: npt.NDArray[np.uint64], pages: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Return begins and ends of positions, those that follow one another joined."""
+    ends = positions + pages
+    if not len(positions):
+        return positions, ends
+    breaks = np.flatnonzero(positions[1:] != ends[:-1])
+    return positions[np.concatenate(([0], breaks + 1))], ends[np.concatenate((breaks, [-1]))]

@@ -1,0 +1,131 @@
+"""The manifest of a snapshot: the one object that makes all its others a snapshot."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import xxhash
+
+from snaplib.errors import SnapshotDamaged, StoreTooNew
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FORMAT", "Snapshot", "StoredObject"]
+
+#: The newest format of manifests this snaplib knows.
+FORMAT = 1
+
+
+@attrs.frozen
+class StoredObject:
+    """An object of a snapshot.
+
+    Attributes:
+        size_bytes: Its size.
+        blake3: Its hash, hexadecimal; None for segments, of which the index has a checksum a frame.
+    """
+
+    size_bytes: int
+    blake3: str | None = None
+
+
+@attrs.frozen
+class Snapshot:
+    """What a manifest says of its snapshot.
+
+    Attributes:
+        id: Its id; they sort by time.
+        key: Which task it is of, in the words of whoever took it.
+        created_at: When it was taken: UTC, ISO 8601.
+        snaplib_version: Which snaplib took it.
+        objects: Its objects by name.
+        raw_bytes: The bytes of the pages in it.
+        stored_bytes: The bytes of all its objects.
+        pages: How many pages are in it.
+        kind: ``full``, or ``incremental`` to its parent.
+        parent: The id of the snapshot it is incremental to.
+        task: ``command``, ``cwd``, ``root_ns_pid``, ``members``, and what else is known of the
+            task.
+        host: ``kernel``, ``arch``, ``criu_version``, and what else is known of the host.
+        streams: The task's standard streams; what it means is up to whoever takes and restores.
+        timings: Seconds by name; ``frozen_s`` is how long the task stood still.
+        extra: Anything else.
+    """
+
+    id: str
+    key: str
+    created_at: str
+    snaplib_version: str
+    objects: Mapping[str, StoredObject]
+    raw_bytes: int
+    stored_bytes: int
+    pages: int
+    kind: Literal["full", "incremental"] = "full"
+    parent: str | None = None
+    task: Mapping[str, Any] = attrs.field(factory=dict)
+    host: Mapping[str, Any] = attrs.field(factory=dict)
+    streams: Mapping[str, Any] = attrs.field(factory=dict)
+    timings: Mapping[str, float] = attrs.field(factory=dict)
+    extra: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def created(self) -> dt.datetime:
+        """When it was taken, with its zone."""
+        return dt.datetime.fromisoformat(self.created_at)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as they are in JSON."""
+        return {"format": FORMAT, **attrs.asdict(self)}
+
+    def to_json(self) -> bytes:
+        """Return the manifest: canonical JSON that ends with the checksum of the rest."""
+        fields = self.to_dict()
+        return _canonical({**fields, "xxh3": xxhash.xxh3_64_hexdigest(_canonical(fields))})
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str = "manifest") -> Snapshot:
+        """Return the snapshot of a manifest.
+
+        Args:
+            data: The manifest.
+            name: Its name, for errors.
+
+        Raises:
+            StoreTooNew: A newer snaplib wrote it.
+            SnapshotDamaged: It is not what was written.
+        """
+        try:
+            fields = json.loads(data)
+        except ValueError as error:
+            raise SnapshotDamaged(f"{name} is not JSON: {error}") from error
+        if not isinstance(fields, dict) or not isinstance(fields.get("format"), int):
+            raise SnapshotDamaged(f"{name} has no format")
+        if fields["format"] > FORMAT:
+            raise StoreTooNew(
+                f"{name} is of format {fields['format']}; this snaplib knows {FORMAT}"
+            )
+        checksum = fields.pop("xxh3", None)
+        if checksum != xxhash.xxh3_64_hexdigest(_canonical(fields)):
+            raise SnapshotDamaged(f"the checksum of {name} is wrong")
+        known = {field.name for field in attrs.fields(cls)}
+        missing = known - fields.keys()
+        if missing:
+            raise SnapshotDamaged(f"{name} lacks {', '.join(sorted(missing))}")
+        try:
+            objects = {
+                name: StoredObject(entry["size_bytes"], entry["blake3"])
+                for name, entry in fields["objects"].items()
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SnapshotDamaged(f"{name} describes its objects wrongly") from error
+        return cls(**{**{field: fields[field] for field in known}, "objects": objects})
+
+
+def _canonical(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(
+        fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()

@@ -1,0 +1,123 @@
+"""Reading one snapshot."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from typing import IO, TYPE_CHECKING, Self
+
+from snaplib.errors import SnapshotDamaged
+from snaplib.store import archive, names
+from snaplib.store.index import Index
+from snaplib.store.objectio import ObjectStream
+from snaplib.store.reader import PageLogReader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from snaplib.store.backend import Backend
+    from snaplib.store.manifest import Snapshot
+
+__all__ = ["SnapshotReader"]
+
+_BUFFER_BYTES = 1 << 20
+
+
+class SnapshotReader:
+    """Reads a snapshot; `close` it, or use it as a context manager.
+
+    Args:
+        backend: Where it is.
+        snapshot: Which.
+
+    Attributes:
+        snapshot: Which.
+    """
+
+    def __init__(self, backend: Backend, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._backend = backend
+        self._pages: PageLogReader | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; may be called again."""
+        if self._pages is not None:
+            self._pages.close()
+
+    @property
+    def pages(self) -> PageLogReader:
+        """The snapshot's pages; the index is read, and checked, at first use.
+
+        Raises:
+            SnapshotDamaged: The index is not what was written.
+        """
+        if self._pages is None:
+            where = self._where(names.INDEX)
+            with self._stream(names.INDEX) as stream:
+                data = stream.read()
+                self._check(names.INDEX, stream)
+            try:
+                index = Index.from_bytes(data)
+            except ValueError as error:
+                raise SnapshotDamaged(f"{where}: {error}") from error
+            self._pages = PageLogReader(
+                index,
+                lambda number: self._backend.open(self._where(names.segment(number))),
+                lambda number: self._where(names.segment(number)),
+            )
+        return self._pages
+
+    def extract_directory(self, folder: Path) -> int:
+        """Write the files of `SnapshotWriter.put_directory` into a folder.
+
+        Args:
+            folder: An existing folder.
+
+        Returns:
+            How many files, folders and links there were.
+
+        Raises:
+            SnapshotDamaged: They are not what was written.
+        """
+        with self._stream(names.IMAGES) as stream:
+            try:
+                count = archive.unpack(io.BufferedReader(stream, _BUFFER_BYTES), folder)
+            except ValueError as error:
+                raise SnapshotDamaged(f"{self._where(names.IMAGES)}: {error}") from error
+        return count
+
+    def open_stream(self, name: str) -> IO[bytes]:
+        """Return what `SnapshotWriter.put_stream` stored, checked, as a file open for reading.
+
+        Raises:
+            SnapshotDamaged: It is not what was written.
+        """
+        copy = tempfile.SpooledTemporaryFile(_BUFFER_BYTES)  # noqa: SIM115 - the caller's to close
+        with self._stream(name) as stream:
+            while data := stream.read(_BUFFER_BYTES):
+                copy.write(data)
+            self._check(name, stream)
+        copy.seek(0)
+        return copy
+
+    def _where(self, name: str) -> str:
+        return names.object_name(self.snapshot.id, name)
+
+    def _stream(self, name: str) -> ObjectStream:
+        try:
+            return ObjectStream(self._backend.open(self._where(name)))
+        except FileNotFoundError as error:
+            raise SnapshotDamaged(f"{self._where(name)} is missing") from error
+
+    def _check(self, name: str, stream: ObjectStream) -> None:
+        expected = self.snapshot.objects.get(name)
+        if expected != stream.stored():
+            raise SnapshotDamaged(
+                f"{self._where(name)}: its size or hash is not that of the manifest"
+            )

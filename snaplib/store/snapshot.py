@@ -1,0 +1,197 @@
+"""Writing one snapshot: its objects first, its manifest last."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import shutil
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
+
+from snaplib import __version__
+from snaplib.errors import UsageError
+from snaplib.store import archive, names
+from snaplib.store.index import PAGE_BYTES
+from snaplib.store.manifest import Snapshot, StoredObject
+from snaplib.store.objectio import HashingWriter
+from snaplib.store.pagelog import PageLogOptions, PageLogWriter
+from snaplib.store.segments import SegmentWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path, PurePosixPath
+
+    from snaplib.store.backend import Backend, ObjectWriter
+
+__all__ = ["SnapshotWriter"]
+
+_COPY_BYTES = 1 << 20
+
+
+class SnapshotWriter:
+    """Writes a snapshot; as a context manager it aborts unless `commit` was called.
+
+    Nobody sees the snapshot before it is committed, and whatever ends the writer before, even
+    SIGKILL, leaves nothing that the next writer does not clean up.
+
+    Args:
+        backend: Where to write.
+        key: Which task it is of.
+        snapshot_id: The new id.
+        created: When it was begun, with its zone.
+        options: How to write pages.
+
+    Attributes:
+        id: The id it will have.
+        key: Its key.
+        pages: Where its pages go.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        key: str,
+        snapshot_id: str,
+        created: dt.datetime,
+        options: PageLogOptions | None = None,
+    ) -> None:
+        self.id = snapshot_id
+        self.key = key
+        self._backend = backend
+        self._created = created
+        self._objects: dict[str, StoredObject] = {}
+        self._open = True
+        self._hold = backend.hold(names.object_folder(snapshot_id))
+        options = options or PageLogOptions()
+        self._segments = SegmentWriter(
+            lambda number: self._create(names.segment(number)), options.segment_bytes
+        )
+        self.pages = PageLogWriter(self._segments, options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.abort()
+
+    def _create(self, name: str) -> ObjectWriter:
+        return self._backend.create(names.object_name(self.id, name))
+
+    def put_directory(
+        self, path: Path, exclude: Callable[[PurePosixPath], bool] | None = None
+    ) -> None:
+        """Store a folder of small files, CRIU's images, as one object.
+
+        Args:
+            path: The folder.
+            exclude: Whether to leave a path out, given it relative to the folder.
+
+        Raises:
+            StoreError: It could not be stored.
+        """
+        self._put(names.IMAGES, lambda output: archive.pack(path, output, exclude))
+
+    def put_stream(self, name: str, source: IO[bytes]) -> None:
+        """Store all that can be read from a file as an object.
+
+        Args:
+            name: The object's name, without slashes, such as ``streams-1``.
+            source: The file, read to its end.
+
+        Raises:
+            UsageError: The name cannot be used.
+            StoreError: It could not be stored.
+        """
+        reserved = (names.INDEX, names.IMAGES)
+        if not name or "/" in name or name.startswith((".", "segment-")) or name in reserved:
+            raise UsageError(f"{name!r} cannot be the name of a stream")
+        self._put(name, lambda output: shutil.copyfileobj(source, output, _COPY_BYTES))
+
+    def _put(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
+        if name in self._objects:
+            raise UsageError(f"the snapshot has an object {name} already")
+        writer = self._create(name)
+        try:
+            hashing = HashingWriter(writer)
+            buffered = io.BufferedWriter(hashing, _COPY_BYTES)
+            write(buffered)
+            buffered.flush()
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+        self._objects[name] = hashing.stored()
+
+    def commit(
+        self,
+        *,
+        kind: Literal["full", "incremental"] = "full",
+        parent: str | None = None,
+        task: Mapping[str, Any] | None = None,
+        host: Mapping[str, Any] | None = None,
+        streams: Mapping[str, Any] | None = None,
+        timings: Mapping[str, float] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Snapshot:
+        """Make everything durable, and then the snapshot exist.
+
+        The arguments become the fields of the same names of `Snapshot`; they must be what JSON can
+        say.
+
+        Returns:
+            The snapshot.
+
+        Raises:
+            StoreError: It could not be stored; nothing of it is left.
+        """
+        if not self._open:
+            raise UsageError(f"the snapshot {self.id} is committed or aborted already")
+        try:
+            index = self.pages.finish()
+            self._put(names.INDEX, lambda output: _write(output, index.to_bytes()))
+            self._segments.commit()
+            for number, size in enumerate(self._segments.sizes()):
+                self._objects[names.segment(number)] = StoredObject(size)
+            snapshot = Snapshot(
+                id=self.id,
+                key=self.key,
+                created_at=self._created.astimezone(dt.UTC).isoformat(),
+                snaplib_version=__version__,
+                objects=dict(sorted(self._objects.items())),
+                raw_bytes=index.pages * PAGE_BYTES,
+                stored_bytes=sum(entry.size_bytes for entry in self._objects.values()),
+                pages=index.pages,
+                kind=kind,
+                parent=parent,
+                task=dict(task or {}),
+                host=dict(host or {}),
+                streams=dict(streams or {}),
+                timings=dict(timings or {}),
+                extra=dict(extra or {}),
+            )
+            try:
+                manifest = snapshot.to_json()
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"a field of the snapshot is not JSON: {error}") from error
+            self._backend.put_new(names.manifest_name(self.key, self.id), manifest)
+        except BaseException:
+            self.abort()
+            raise
+        self._open = False
+        self._hold.release()
+        return snapshot
+
+    def abort(self) -> None:
+        """Remove all that was written; does nothing after `commit`, and may be called again."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self.pages.abort()
+            self._segments.abort()
+            self._backend.delete_folder(names.object_folder(self.id))
+        finally:
+            self._hold.release()
+
+
+def _write(output: IO[bytes], data: bytes) -> None:
+    output.write(data)
