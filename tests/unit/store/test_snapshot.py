@@ -62,6 +62,7 @@ def test_everything_comes_back(store, tmp_path, codec):
         assert reader.pages.read(TASK, 0x12000, 2) == data[2 * PAGE_BYTES : 4 * PAGE_BYTES]
         with (tmp_path / "pages").open("w+b") as file:
             assert reader.pages.copy_to(TASK, file.fileno()) == len(data)
+            file.seek(0)
             assert file.read() == data
         assert reader.extract_directory(out) == 1
         assert reader.open_stream("streams-1").read() == b"said"
