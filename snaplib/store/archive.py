@@ -6,6 +6,8 @@ without them the same files always give the same bytes.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["pack", "unpack"]
 
 _LEVEL = 1
+_PIECE_BYTES = 1 << 20
 
 
 def pack(
@@ -53,8 +56,8 @@ def unpack(source: IO[bytes], folder: Path | None) -> int:
     """Read an archive and write its files into a folder.
 
     Args:
-        source: The archive.
-        folder: The folder, which must exist; None only checks.
+        source: The archive; read to its end.
+        folder: The folder, which must exist and be empty; None only reads.
 
     Returns:
         How many members there were.
@@ -70,13 +73,36 @@ def unpack(source: IO[bytes], folder: Path | None) -> int:
         ):
             for member in archive:
                 count += 1
-                if folder is not None:
-                    archive.extract(member, folder, filter="tar")
-                elif member.isfile():
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    while content.read(1 << 20):
-                        pass
+                _unpack_one(archive, member, folder)
+        while source.read(_PIECE_BYTES):
+            pass
     except (tarfile.TarError, zstd.ZstdError, EOFError) as error:
         raise ValueError(str(error)) from error
     return count
+
+
+def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path | None) -> None:
+    # Our own, as the filters of tarfile are younger (3.11.4) than the oldest Python we run on.
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise ValueError(f"the archive has a file outside of it: {member.name}")
+    path = None if folder is None else folder / name
+    if member.isfile():
+        content = archive.extractfile(member)
+        assert content is not None
+        if path is None:
+            while content.read(_PIECE_BYTES):
+                pass
+            return
+        # Exclusively: never through a symbolic link that came before.
+        with path.open("xb") as file:
+            os.fchmod(file.fileno(), member.mode & 0o777)
+            shutil.copyfileobj(content, file, _PIECE_BYTES)
+    elif path is None:
+        return
+    elif member.isdir():
+        path.mkdir(member.mode & 0o777)
+    elif member.issym():
+        path.symlink_to(member.linkname)
+    else:
+        raise ValueError(f"the archive has a member of unknown kind: {member.name}")

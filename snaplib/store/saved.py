@@ -77,7 +77,7 @@ class SnapshotReader:
         """Write the files of `SnapshotWriter.put_directory` into a folder.
 
         Args:
-            folder: An existing folder.
+            folder: An existing, empty folder.
 
         Returns:
             How many files, folders and links there were.
@@ -90,6 +90,7 @@ class SnapshotReader:
                 count = archive.unpack(io.BufferedReader(stream, _BUFFER_BYTES), folder)
             except ValueError as error:
                 raise SnapshotDamaged(f"{self._where(names.IMAGES)}: {error}") from error
+            self._check(names.IMAGES, stream)
         return count
 
     def open_stream(self, name: str) -> IO[bytes]:
