@@ -101,7 +101,7 @@ def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path 
     elif path is None:
         return
     elif member.isdir():
-        path.mkdir(member.mode & 0o777)
+        path.mkdir(member.mode & 0o777 | 0o700)
     elif member.issym():
         path.symlink_to(member.linkname)
     else:

@@ -65,7 +65,8 @@ def test_everything_comes_back(store, tmp_path, codec):
             file.seek(0)
             assert file.read() == data
         assert reader.extract_directory(out) == 1
-        assert reader.open_stream("streams-1").read() == b"said"
+        with reader.open_stream("streams-1") as stream:
+            assert stream.read() == b"said"
     assert [path.name for path in out.iterdir()] == ["core-7.img"]
 
 
