@@ -1,0 +1,25 @@
+"""A task in its own PID namespace, and its standard streams: exactly once, across dump and restore."""
+
+from __future__ import annotations
+
+from snaplib.session.record import (
+    Backlog,
+    CaptureSource,
+    ExitStatus,
+    OuterRecord,
+    StreamRecord,
+    StreamsRecord,
+)
+from snaplib.session.registry import SessionRecord
+from snaplib.session.session import Session
+
+__all__ = [
+    "Backlog",
+    "CaptureSource",
+    "ExitStatus",
+    "OuterRecord",
+    "Session",
+    "SessionRecord",
+    "StreamRecord",
+    "StreamsRecord",
+]

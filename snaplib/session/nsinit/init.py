@@ -1,0 +1,300 @@
+"""PID 1 of a session: starts or takes over the task's root, reaps, forwards signals, relays, and ends with the root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snaplib.session.nsinit.flow import Flow
+from snaplib.session.nsinit.folder import Folder
+from snaplib.session.nsinit.requests import Requests
+from snaplib.session.nsinit.server import Connection, Server
+from snaplib.session.nsinit.spawn import LAST_RESERVED_PID, Root, set_last_pid
+from snaplib.session.nsinit.streams import Streams
+
+__all__ = ["Init"]
+
+_FORWARDED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCONT,
+    signal.SIGWINCH,
+    signal.SIGALRM,
+)
+_RECORD_FIELDS = ("name", "key", "host_pid", "host_start_ticks", "command", "cwd", "created_at")
+
+
+class Init:
+    """The init of one session.
+
+    Args:
+        spec: The specification.
+        owner: A connection to whoever started the session.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], owner: socket.socket) -> None:
+        self.spec = spec
+        #: starting, restoring, running, ending.
+        self.state = "starting"
+        self.root_pid = 0
+        self.root_status: int | None = None
+        self.folder = Folder(
+            Path(spec["folder"]) / spec["name"], f"{spec['host_pid']}-{spec['host_start_ticks']}"
+        )
+        self.owner = Connection(owner, is_owner=True)
+        self.requests = Requests(self)
+        self.server = Server(self.folder.listen(), self.requests.handle, self.requests.client_gone)
+        self.streams = self._lay_out_streams()
+        #: Statuses of children that ended before it was known which is the root.
+        self.early: dict[int, int] = {}
+        self.deadline: float | None = None
+        self._children_left = True
+        self._wake_fd = self._catch_signals()
+
+    def run(self) -> None:
+        """Serve until the root ends."""
+        try:
+            if not (self._start_root() if self.spec["mode"] == "launch" else self._await_restore()):
+                return
+        except FileExistsError:
+            self._abandon({"failed": "name", "errno": 0, "error": "exists"})
+            return
+        except OSError as error:
+            self._abandon({"failed": "init", "errno": error.errno or 0, "error": str(error)})
+            return
+        self.server.add(self.owner)
+        while not self._finished():
+            self._turn()
+
+    # -- the root
+
+    def begin_ending(self, *, deadline_s: float | None = None) -> None:
+        """End whatever is left, and pass on what was written."""
+        self.state = "ending"
+        self.deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        self.kill_all(signal.SIGKILL)
+        self.streams.resume()
+        self._pump_all()
+
+    def kill_all(self, number: int) -> None:
+        """Send a signal to every process of the namespace but this one."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, number)
+
+    def adopt(self, pid: int) -> None:
+        """Take a restored process as the root.
+
+        Raises:
+            ProcessLookupError: There is none, nor was there.
+        """
+        if pid not in self.early and not Path(f"/proc/{pid}").exists():
+            raise ProcessLookupError(f"no process {pid} in the session")
+        self.root_pid = pid
+        self.state = "running"
+        # CRIU's own pids were taken from below; what the task starts must stay out of there, for
+        # the next restore.
+        set_last_pid(max(LAST_RESERVED_PID, self.spec["last_pid"]))
+        self.streams.close_task_ends()
+        self._publish()
+        self.streams.resume()
+        self._pump_all()
+        if pid in self.early:
+            self.root_ended(self.early[pid])
+
+    def root_ended(self, status: int) -> None:
+        """The root ended: so does the session, unless a dump is being made of it."""
+        self.root_status = status
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        if killed and (self.requests.saved_as is not None or self.requests.holder is not None):
+            return
+        if self.state != "ending":
+            self.begin_ending()
+
+    def abandon_restore(self) -> None:
+        """The restore was not finished and its maker is gone: nothing is left, and the snapshot is as it was."""
+        self.kill_all(signal.SIGKILL)
+        self.folder.remove()
+        os._exit(1)
+
+    def _start_root(self) -> bool:
+        root = Root(
+            self.spec,
+            self.streams.task_ends(),
+            self.streams.controlling(),
+            self.spec["oom_score_adj"],
+        )
+        self.streams.close_task_ends()
+        self.root_pid = root.pid
+        self.state = "running"
+        self._publish()
+        number = root.release()
+        if number:
+            self._abandon({"failed": "exec", "errno": number, "error": os.strerror(number)})
+            return False
+        self.owner.answer({"started": True, **self.describe()})
+        return True
+
+    def _await_restore(self) -> bool:
+        self.state = "restoring"
+        if self.spec["first_pid"] > 2:
+            set_last_pid(self.spec["first_pid"] - 1)
+        self._publish()
+        self.owner.answer({"started": True, **self.describe()})
+        return True
+
+    def _abandon(self, report: dict[str, Any]) -> None:
+        self.folder.remove()
+        self.owner.answer(report)
+
+    def _publish(self) -> None:
+        record = {name: self.spec[name] for name in _RECORD_FIELDS}
+        self.folder.publish(
+            record | {"root_pid": self.root_pid, "streams": self.streams.describe()}
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the session is doing."""
+        return {
+            "state": self.state,
+            "root_pid": self.root_pid,
+            "host_pid": self.spec["host_pid"],
+            "host_start_ticks": self.spec["host_start_ticks"],
+            "held": self.requests.holder is not None,
+            "streams": self.streams.describe(),
+            "failures": [flow.failure for flow in self.streams.outputs() if flow.failure],
+        }
+
+    # -- the loop
+
+    def _turn(self) -> None:
+        """Wait for something, and do it."""
+        poll = select.poll()
+        flows: dict[int, Flow] = {}
+        for flow in self.requests.flows():
+            for fd, events in flow.interests():
+                flows[fd] = flow
+                poll.register(fd, events)
+        for fd, events in [(self._wake_fd, select.POLLIN), *self.server.interests()]:
+            poll.register(fd, events)
+        for fd, _ in poll.poll(self._timeout_ms()):
+            if fd in flows:
+                flows[fd].pump()
+            elif fd == self._wake_fd:
+                self._take_signals()
+            else:
+                self.server.serve(fd)
+        self.requests.tick()
+
+    def _timeout_ms(self) -> int | None:
+        deadlines = [d for d in (self.deadline, self.requests.deadline) if d is not None]
+        if not deadlines:
+            return None
+        return max(0, round((min(deadlines) - time.monotonic()) * 1000) + 1)
+
+    def _take_signals(self) -> None:
+        for number in set(os.read(self._wake_fd, 512)):
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif self.root_pid and self.state == "running":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.root_pid, number)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self.root_pid:
+                    self.root_ended(status)
+                elif self.state == "restoring":
+                    self.early[pid] = status
+        self._children_left = False
+
+    def _pump_all(self) -> None:
+        for flow in self.streams.active():
+            flow.pump()
+
+    def _finished(self) -> bool:
+        """Whether all is over; then the end is recorded."""
+        if self.requests.saved_as is not None and self.root_status is not None:
+            # What was not passed on is part of the snapshot.
+            self.kill_all(signal.SIGKILL)
+            self.folder.end({"state": "saved", "snapshot": self.requests.saved_as})
+            return True
+        if self.state != "ending":
+            return False
+        if not self._delivered() and (self.deadline is None or time.monotonic() < self.deadline):
+            return False
+        self.streams.close()
+        status = self.root_status
+        if status is None:
+            status = signal.SIGKILL
+        exited = os.WIFEXITED(status)
+        self.folder.end(
+            {
+                "state": "ended",
+                "exit_code": os.WEXITSTATUS(status) if exited else None,
+                "signal": None if exited else os.WTERMSIG(status),
+            }
+        )
+        return True
+
+    def _delivered(self) -> bool:
+        """Whether all that was written has been passed on."""
+        outputs = [flow for flow in self.streams.outputs() if not flow.done]
+        if not outputs:
+            return True
+        if self._children_left:
+            self._reap()
+        # A terminal never ends, and somebody outside may hold a pipe: empty, with nobody left to
+        # write, is the end.
+        return not self._children_left and not any(flow.pump() or flow.stuck for flow in outputs)
+
+    # -- setting up
+
+    def _lay_out_streams(self) -> Streams:
+        spec = self.spec
+        outer = list(spec["outer"])
+        if spec["mode"] == "launch":
+            streams = Streams.for_launch(outer, spec["direct"])
+        else:
+            data = {fd: _contents(fd) for fd in spec["data"]}
+            streams = Streams.for_restore(
+                spec["streams"],
+                outer,
+                inputs={int(key): data[fd] for key, fd in spec["inputs"].items()},
+                outputs={int(key): data[fd] for key, fd in spec["outputs"].items()},
+            )
+        streams.foreground = spec["foreground"]
+        for fd in {*outer, *spec["data"]}:
+            os.close(fd)
+        null = os.open("/dev/null", os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number, inheritable=False)
+        os.chdir("/")
+        return streams
+
+    def _catch_signals(self) -> int:
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (*_FORWARDED, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        return reading
+
+
+def _contents(fd: int) -> bytes:
+    with open(os.dup(fd), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,157 @@
+"""What a caller connects a task's standard streams to, and where output goes on in a file after a restore."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+from typing import IO, Any
+
+from snaplib.errors import RestoreFailed, UsageError
+from snaplib.session.nsinit.ends import kind_of
+from snaplib.session.nsinit.outer import identity
+from snaplib.session.record import StreamRecord
+
+__all__ = ["Outer", "Target", "place_output"]
+
+#: None inherits, a path is opened, subprocess.DEVNULL and (for stderr) subprocess.STDOUT mean what
+#: they mean there.
+Target = str | Path | int | IO[Any] | None
+
+#: Above the standard ones: the init replaces its own 0, 1 and 2.
+_LOWEST_FD = 3
+_MODE = 0o666
+
+
+class Outer:
+    """The three outer descriptors, ours to close.
+
+    Args:
+        stdin: For the task's descriptor 0.
+        stdout: For 1.
+        stderr: For 2.
+        append: Open paths given for output at their end instead of emptying them.
+        cwd: Where relative paths count from.
+
+    Raises:
+        UsageError: A path cannot be opened.
+    """
+
+    def __init__(
+        self,
+        stdin: Target = None,
+        stdout: Target = None,
+        stderr: Target = None,
+        *,
+        append: bool = False,
+        cwd: Path | None = None,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self._append = append
+        self._cwd = cwd or Path.cwd()
+        self.fds: list[int] = []
+        #: Which were opened here, for the task to have them directly.
+        self.direct: list[int] = []
+        try:
+            for number, target in enumerate((stdin, stdout, stderr)):
+                self._add(number, target)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def terminal(self) -> int:
+        """The first of the descriptors that is a terminal; -1: none."""
+        return next((fd for fd in self.fds if kind_of(fd) == "terminal"), -1)
+
+    @property
+    def foreground(self) -> bool:
+        """Whether this process may read its terminal: it is not a background job."""
+        terminal = self.terminal
+        if terminal < 0:
+            return False
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        except OSError:
+            # Not our controlling terminal: no job control, nobody else reads it.
+            return True
+
+    def close(self) -> None:
+        """Close the descriptors; whoever was given them has its own."""
+        self._stack.close()
+
+    def _add(self, number: int, target: Target) -> None:
+        if isinstance(target, (str, Path)):
+            opened = self._open(number, self._cwd / target)
+            self.direct.append(number)
+        elif target == subprocess.DEVNULL:
+            opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        elif target == subprocess.STDOUT:
+            if number != 2:
+                raise UsageError("subprocess.STDOUT is for stderr only")
+            opened = os.dup(self.fds[1])
+            if 1 in self.direct:
+                self.direct.append(2)
+        else:
+            fd = (
+                number if target is None else target if isinstance(target, int) else target.fileno()
+            )
+            opened = os.dup(fd) if kind_of(fd) != "closed" else os.open(os.devnull, os.O_RDWR)
+        moved = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+        os.close(opened)
+        self._stack.callback(os.close, moved)
+        self.fds.append(moved)
+
+    def _open(self, number: int, path: Path) -> int:
+        flags = os.O_RDONLY
+        if number > 0:
+            flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC)
+        try:
+            return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, _MODE)
+        except OSError as error:
+            what = ("standard input", "standard output", "standard error")[number]
+            raise UsageError(f"{path} cannot be opened as {what}: {error.strerror}") from error
+
+
+def place_output(record: StreamRecord, fd: int, *, captured: bool) -> tuple[dict[str, int], bool]:
+    """Decide where a stream's output goes on, and set the file's position.
+
+    Args:
+        record: The stream as the snapshot has it.
+        fd: The outer descriptor now.
+        captured: Whether the earlier output can be written again.
+
+    Returns:
+        The counts the relay goes on from, and whether the earlier output must be written first.
+
+    Raises:
+        RestoreFailed: The earlier output is gone from the file and was not kept.
+    """
+    now = identity(fd)
+    fresh = {"start_bytes": now.get("start_bytes", 0), "delivered_bytes": 0}
+    was = record.outer
+    if (
+        was.kind != "file"
+        or now["kind"] != "file"
+        or was.appends
+        or now["appends"]
+        or was.delivered_bytes == 0
+    ):
+        return fresh, False
+    if was.path != now["path"] and (was.device, was.inode) != (now["device"], now["inode"]):
+        return fresh, False
+    end_bytes = was.start_bytes + was.delivered_bytes
+    if os.fstat(fd).st_size >= end_bytes:
+        # What is behind was written after the dump, and will be written again.
+        os.ftruncate(fd, end_bytes)
+        os.lseek(fd, end_bytes, os.SEEK_SET)
+        return {"start_bytes": was.start_bytes, "delivered_bytes": was.delivered_bytes}, False
+    if not captured:
+        raise RestoreFailed(
+            f"{now['path']} was emptied, and the {was.delivered_bytes} bytes that the task wrote to it"
+            " before the dump are not in the snapshot",
+            hint="redirect with `>>` instead of `>`, or write to another file and join them",
+        )
+    return {**fresh, "delivered_bytes": was.delivered_bytes}, True
