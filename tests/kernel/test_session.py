@@ -79,7 +79,8 @@ def test_the_task_sees_only_itself_and_its_init(tmp_path):
     out = tmp_path / "ps"
     assert run(["sh", "-c", "ls /proc"], stdout=out) == ExitStatus(exit_code=0)
     pids = [int(word) for word in out.read_text().split() if word.isdigit()]
-    assert len(pids) == 3 and pids[:2] == [1, 300]  # and ls
+    assert pids[:2] == [1, 300]
+    assert len(pids) == 3  # and ls
 
 
 def test_a_command_that_is_not_there_is_127():
@@ -223,35 +224,49 @@ _STARTER = """
 
 @pytest.mark.slow
 def test_killing_the_starter_leaves_nothing_or_a_whole_session(tmp_path):
-    outcomes = []
-    chance = random.Random(_KILLS)
     go = tmp_path / "go"
     os.mkfifo(go)
+
+    def launch(mark: Path) -> subprocess.Popen[bytes]:
+        code = textwrap.dedent(_STARTER)
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(mark), str(go)], cwd=Path(__file__).parents[2]
+        )
+
+    def finish() -> None:
+        with Session.find("victim") as found:
+            with go.open("w") as fifo:
+                fifo.write("x\n")
+            assert found.wait(_DEADLINE_S) == ExitStatus(exit_code=9)
+            found.cleanup()
+
+    def launched_after_s() -> float:
+        """How long a start takes here, from the starter's own to the task's first deed."""
+        begin = time.monotonic()
+        with launch(tmp_path / "first") as starter:
+            until((tmp_path / "first").exists, "the task runs")
+            took_s = time.monotonic() - begin
+            finish()
+            starter.wait()
+        return took_s
+
+    launch_s = launched_after_s()
+    chance = random.Random(_KILLS)
+    outcomes = []
     for number in range(_KILLS):
         mark = tmp_path / f"mark{number}"
-        starter = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(_STARTER), str(mark), str(go)],
-            cwd=Path(__file__).parents[2],
-        )
-        folder = tmp_path / "run" / "sessions"
-        if number % 2:
-            # From the first sign of the launch on; else also before it.
-            until(lambda: mark.exists() or (folder.exists() and any(folder.iterdir())), "a start")
-            time.sleep(chance.uniform(0, 0.01))
-        else:
-            time.sleep(chance.uniform(0.1, 0.4))
-        starter.kill()
-        starter.wait()
-        # The launcher may just be at work; give it the time it would take.
+        with launch(mark) as starter:
+            # The last tenth of a second is where everything happens.
+            time.sleep(max(0.0, launch_s - chance.uniform(-0.02, 0.12)))
+            starter.kill()
+        # The launcher may just be at work; it gets the time that it needs.
         time.sleep(0.3)
         found = Session.find("victim")
         outcomes.append(found is not None)
         if found is None:
             assert not mark.exists()
-            continue
-        until(mark.exists, "an adoptable session runs its task")
-        with go.open("w") as fifo:
-            fifo.write("x\n")
-        assert found.wait(_DEADLINE_S) == ExitStatus(exit_code=9)
-        found.cleanup()
+        else:
+            found.close()
+            until(mark.exists, "an adoptable session runs its task")
+            finish()
     assert set(outcomes) == {True, False}
