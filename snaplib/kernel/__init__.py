@@ -5,6 +5,7 @@ Records of it go everywhere; descriptors, addresses of structures and ctypes sta
 
 from __future__ import annotations
 
+from snaplib.kernel.cgroup import TaskCgroup
 from snaplib.kernel.descriptors import Descriptor
 from snaplib.kernel.maps import Mapping
 from snaplib.kernel.mounts import CgroupMembership, Mount
@@ -19,4 +20,5 @@ __all__ = [
     "ProcFs",
     "ProcessStat",
     "ProcessStatus",
+    "TaskCgroup",
 ]
