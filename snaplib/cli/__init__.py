@@ -37,7 +37,9 @@ def _parser(verb: str | None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     for name, summary in VERBS.items():
         one = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".")
-        one.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+        one.add_argument(
+            "-v", "--verbose", action="store_true", help="show the traceback of an error"
+        )
         if name == verb:
             importlib.import_module(f"snaplib.cli.{name}").configure(one)
     return parser

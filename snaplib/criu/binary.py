@@ -63,17 +63,25 @@ def find_criu() -> Criu:
     for candidate in filter(None, candidates):
         if os.access(candidate, os.X_OK) and not Path(candidate).is_dir():
             return _checked(Path(candidate))
-    raise CriuMissing(f"$SNAPLIB_CRIU names {named}, which cannot be executed" if named else "CRIU is not installed")
+    raise CriuMissing(
+        f"$SNAPLIB_CRIU names {named}, which cannot be executed"
+        if named
+        else "CRIU is not installed"
+    )
 
 
 def _checked(path: Path) -> Criu:
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CriuMissing(f"{path} does not run: {error}") from error
     found = _VERSION_LINE.search(answer.stdout)
     if not found:
-        raise CriuMissing(f"{path} --version says nothing of a version: {answer.stdout or answer.stderr!r}")
+        raise CriuMissing(
+            f"{path} --version says nothing of a version: {answer.stdout or answer.stderr!r}"
+        )
     version = tuple(int(part) for part in found.groups() if part is not None)
     if version < MINIMUM_VERSION:
         minimum = ".".join(map(str, MINIMUM_VERSION))

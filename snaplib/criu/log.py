@@ -12,7 +12,9 @@ from pathlib import Path
 
 __all__ = ["failure_reasons", "log_tail"]
 
-_ERROR = re.compile(r"^\(\d+\.\d+\)\s*(?:pie:\s*)?(?:\d+:\s*)?Error\s*\((?P<where>[^)]*)\):\s*(?P<text>.*)$")
+_ERROR = re.compile(
+    r"^\(\d+\.\d+\)\s*(?:pie:\s*)?(?:\d+:\s*)?Error\s*\((?P<where>[^)]*)\):\s*(?P<text>.*)$"
+)
 
 #: Errors that CRIU logs and then carries on after, and those that only repeat that it failed.
 _HARMLESS = (

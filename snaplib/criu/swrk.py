@@ -57,7 +57,9 @@ class Swrk:
         pass_fds: Descriptors that CRIU inherits under the same numbers.
     """
 
-    def __init__(self, criu: Criu, *, enter: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, criu: Criu, *, enter: Sequence[str] = (), pass_fds: Sequence[int] = ()
+    ) -> None:
         self.messages: Any = rpc_messages(criu)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -113,7 +115,9 @@ class Swrk:
         return answer
 
     def _reply(self, verdict: Any) -> None:
-        reply = self.messages.criu_req(type=self.messages.NOTIFY, notify_success=verdict is not False)
+        reply = self.messages.criu_req(
+            type=self.messages.NOTIFY, notify_success=verdict is not False
+        )
         if isinstance(verdict, self.messages.criu_opts):
             reply.opts.MergeFrom(verdict)
         try:

@@ -69,8 +69,14 @@ class Backend(Protocol):
     def url(self) -> str:
         """The address, as a user would write it."""
 
-    def create(self, name: str) -> ObjectWriter:
-        """Begin a new object; its name must be unused."""
+    def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
+        """Begin a new object.
+
+        Args:
+            name: Its name, which must be unused.
+            bulk: It gets few and large pieces; they may be put at offsets that leave zeros between
+                them.
+        """
 
     def put_new(self, name: str, data: bytes) -> None:
         """Write a small object durably and atomically, if there is none of that name.

@@ -21,7 +21,17 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["RAW", "ZERO", "ZSTD", "checksum", "compress", "decode", "is_zero", "zstd"]
+__all__ = [
+    "RAW",
+    "ZERO",
+    "ZSTD",
+    "checksum",
+    "compress",
+    "decode",
+    "is_zero",
+    "keep_buffers",
+    "zstd",
+]
 
 #: The kinds of frames, as they are in an index.
 RAW = 0
@@ -30,6 +40,15 @@ ZERO = 2
 
 #: Compression that saves less is not worth the time that reading takes.
 _WORTH = 0.95
+
+
+def keep_buffers() -> None:
+    """Have the allocator keep the buffers of one frame for the next.
+
+    Otherwise every frame's buffers go back to the kernel and are faulted in again, which costs more
+    than fast compression.  That glibc raises its thresholds to what is freed is in mallopt(3).
+    """
+    bytes(31 << 20)
 
 
 def checksum(stored: Data) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaplib.errors import StoreError, StoreFull, StoreReadOnly
+from snaplib.store.bulk import BLOCK_BYTES, BulkFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +36,6 @@ _HOLD_NAME = ".writer"
 _DEAD_PREFIX = ".dead-"
 _TEMPORARY = "tmp"
 
-#: Bytes written before the kernel is told to begin with bringing them to the disk.
-_WRITE_BACK_BYTES = 64 << 20
-
 
 class LocalBackend:
     """Keeps objects as files in a folder, which is made when first written to.
@@ -54,12 +52,12 @@ class LocalBackend:
         """The folder's path."""
         return str(self._root)
 
-    def create(self, name: str) -> LocalObjectWriter:
+    def create(self, name: str, *, bulk: bool = False) -> LocalObjectWriter:
         """Begin a new object; its name must be unused."""
         path = self._root / name
         with _translated(path):
             _make_dirs(path.parent)
-            return LocalObjectWriter(path, _create_file(path))
+            return LocalObjectWriter(path, _create_file(path), bulk=bulk)
 
     def put_new(self, name: str, data: bytes) -> None:
         """Write a small object durably and atomically, if there is none of that name."""
@@ -187,11 +185,13 @@ class LocalObjectWriter:
     Args:
         path: Its path.
         fd: A descriptor open for writing, which is ours from now on.
+        bulk: Whether to write past the page cache.
     """
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: Path, fd: int, *, bulk: bool = False) -> None:
         self._path = path
         self._fd = fd
+        self._bulk = BulkFile(fd) if bulk else None
         self._lock = threading.Lock()
         self._size_bytes = 0
 
@@ -205,8 +205,13 @@ class LocalObjectWriter:
         with self._lock:
             offset = self._size_bytes
             self._size_bytes += len(data)
+            if self._bulk is not None:
+                self._size_bytes += -self._size_bytes % BLOCK_BYTES
         with _translated(self._path):
-            _write_all(self._fd, data, offset)
+            if self._bulk is not None:
+                self._bulk.write(data, offset)
+            else:
+                _write_all(self._fd, data, offset)
         return offset
 
     def commit(self) -> None:

@@ -1,15 +1,17 @@
 """The page log's writer: the way of a task's memory from the page server into segments.
 
-The caller receives straight into a frame buffer.  A full one goes to a worker that compresses and
-stores it, or, when all of them have their hands full, is stored as it is by the caller: a frozen
-task never waits for a compressor.  The few frame buffers are the only copy of the task's memory.
+The caller receives straight into a frame buffer.  A full one goes to a thread that compresses and
+stores it, or, when those have their hands full, to one that stores it as it is: a frozen task does
+not wait for a compressor while the disk has time.  The few frame buffers are the only copy of the
+task's memory.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
-import queue
 import threading
+import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -19,10 +21,16 @@ import numpy as np
 
 from snaplib.errors import UsageError
 from snaplib.store import codec
+from snaplib.store.balance import Balance
 from snaplib.store.index import FRAME, HOLE, PAGE_BYTES, RUN, Index, Space
 from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
 
 __all__ = ["PageLogOptions", "PageLogWriter"]
+
+#: Threads that write frames as they are, and how many such frames may be under way: enough to keep
+#: a disk busy.
+_WRITERS = 2
+_MOST_WRITING = 4
 
 
 @attrs.frozen
@@ -30,25 +38,23 @@ class PageLogOptions:
     """How a page log is written.
 
     Attributes:
-        codec: ``auto`` compresses what the workers have time for, ``zstd`` everything, ``none``
-            nothing.
+        codec: ``auto`` compresses what there is time for, ``zstd`` everything, ``none`` nothing.
         level: zstd's level.
         frame_bytes: The size of a frame, a multiple of the page size.
-        buffers: How many frame buffers there are, at least two.
-        workers: How many threads compress; by default one less than there are CPUs, at least one.
+        workers: How many threads compress; by default one less than there are CPUs, from 1 to 8.
         segment_bytes: The size from which on a new segment is begun.
     """
 
     codec: Literal["auto", "zstd", "none"] = "auto"
     level: int = -1
     frame_bytes: int = attrs.field(default=1 << 20)
-    buffers: int = attrs.field(default=8, validator=attrs.validators.ge(2))
     workers: int = attrs.field(validator=attrs.validators.ge(1))
     segment_bytes: int = SEGMENT_BYTES
 
     @workers.default
     def _workers(self) -> int:
-        return max(1, len(os.sched_getaffinity(0)) - 1)
+        # Eight compress faster than one socket delivers.
+        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
 
     @frame_bytes.validator
     def _check_frame_bytes(self, _attribute: object, value: int) -> None:
@@ -75,15 +81,28 @@ class PageLogWriter:
         self._owed = 0
         #: Rows of FRAME's fields, None until the frame is stored.
         self._frames: list[tuple[int, int, int, int, int, int] | None] = []
-        self._free: queue.LifoQueue[bytearray] = queue.LifoQueue()
-        for _ in range(self._options.buffers):
-            self._free.put(bytearray(self._options.frame_bytes))
-        self._buffer: bytearray | None = None
+        #: The pages of each frame.
+        self._sizes = array("L")
+        size = self._options.frame_bytes
+        #: Frames for the codec: for each worker one that waits, one that it compresses, and one
+        #: that is being written.
+        self._most_coding = 3 * self._options.workers
+        count = self._most_coding + _MOST_WRITING + 1
+        # Private, because a fork must not see it change; page-aligned, for direct I/O.
+        arena = memoryview(mmap.mmap(-1, count * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        self._free = [arena[at : at + size] for at in range(0, count * size, size)]
+        self._buffer: memoryview | None = None
         self._fill = 0
-        self._lock = threading.Lock()
-        self._at_work = 0
+        codec.keep_buffers()
+        #: Guards what follows, and tells when a frame is done.
+        self._done = threading.Condition()
+        self._coding = 0
+        self._writing = 0
+        self._storing = 0
+        self._balance = Balance(self._options.workers)
         self._failure: Exception | None = None
-        self._workers = ThreadPoolExecutor(self._options.workers, "snaplib-codec")
+        self._coders = ThreadPoolExecutor(self._options.workers, "snaplib-codec")
+        self._writers = ThreadPoolExecutor(_WRITERS, "snaplib-write")
 
     @property
     def pages(self) -> int:
@@ -137,8 +156,12 @@ class PageLogWriter:
         if size <= 0:
             raise UsageError("no bytes are due")
         if self._buffer is None:
-            self._buffer = self._free.get()
-        return memoryview(self._buffer)[self._fill : self._fill + size]
+            with self._done:
+                self._done.wait_for(lambda: self._free or self._failure is not None)
+                if self._failure is not None:
+                    raise self._failure
+                self._buffer = self._free.pop()
+        return self._buffer[self._fill : self._fill + size]
 
     def filled(self, count: int) -> None:
         """Say that the first ``count`` bytes of what was reserved are there.
@@ -157,61 +180,96 @@ class PageLogWriter:
         """Have the frame in the buffer stored."""
         assert self._buffer is not None
         buffer, self._buffer = self._buffer, None
-        view, self._fill = memoryview(buffer)[: self._fill], 0
+        view, self._fill = buffer[: self._fill], 0
         number = len(self._frames)
         self._frames.append(None)
+        self._sizes.append(len(view) // PAGE_BYTES)
         if codec.is_zero(view):
-            self._frames[number] = (
-                0,
-                codec.ZERO,
-                0,
-                0,
-                len(view) // PAGE_BYTES,
-                codec.checksum(b""),
-            )
-            self._free.put(buffer)
-        elif self._wants_worker():
-            with self._lock:
-                self._at_work += 1
-            self._workers.submit(self._work, number, buffer, view)
+            nothing = codec.checksum(b"")
+            self._frames[number] = (0, codec.ZERO, 0, 0, self._sizes[number], nothing)
+            self._free.append(buffer)
+        elif self._for_codec():
+            self._coders.submit(self._code, number, buffer, view)
         else:
-            try:
-                self._store(number, codec.RAW, view, len(view))
-            finally:
-                self._free.put(buffer)
+            self._writers.submit(self._write, number, codec.RAW, view, buffer, coded=False)
 
-    def _wants_worker(self) -> bool:
-        if self._options.codec != "auto":
-            return self._options.codec == "zstd"
-        # One frame at each worker and one waiting for it.
-        return self._at_work < min(2 * self._options.workers, self._options.buffers - 1)
+    def _for_codec(self) -> bool:
+        """Wait until there is somebody for a frame, and tell whether to compress it."""
+        policy = self._options.codec
+        with self._done:
+            while self._failure is None:
+                if policy != "none" and self._coding < self._most_coding:
+                    self._coding += 1
+                    return True
+                may_write = policy == "none" or (policy == "auto" and self._balance.disk_has_time)
+                if may_write and self._writing < _MOST_WRITING:
+                    self._writing += 1
+                    return False
+                self._done.wait()
+            raise self._failure
 
-    def _work(self, number: int, buffer: bytearray, view: memoryview) -> None:
-        """Compress and store one frame, in a worker."""
+    def _code(self, number: int, buffer: memoryview, view: memoryview) -> None:
+        """Compress one frame and pass it on; runs in a thread of `_coders`."""
+        try:
+            begun = time.perf_counter()
+            stored = codec.compress(view, self._options.level)
+            took_s = time.perf_counter() - begun
+        except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
+            with self._done:
+                self._failure = error
+                self._done.notify()
+            return
+        with self._done:
+            size = len(view) if stored is None else len(stored)
+            self._balance.compressed(len(view), size, took_s)
+        if stored is None:
+            self._writers.submit(self._write, number, codec.RAW, view, buffer, coded=True)
+        else:
+            self._release(buffer)
+            self._writers.submit(self._write, number, codec.ZSTD, stored, None, coded=True)
+
+    def _release(self, buffer: memoryview) -> None:
+        with self._done:
+            self._free.append(buffer)
+            self._done.notify()
+
+    def _write(
+        self,
+        number: int,
+        kind: int,
+        stored: bytes | memoryview,
+        buffer: memoryview | None,
+        *,
+        coded: bool,
+    ) -> None:
+        """Store one frame; runs in a thread of `_writers`."""
         try:
             if self._failure is None:
-                stored = codec.compress(view, self._options.level)
-                if stored is None:
-                    self._store(number, codec.RAW, view, len(view))
-                else:
-                    self._store(number, codec.ZSTD, stored, len(view))
+                self._store(number, kind, stored)
         except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
             self._failure = error
-        finally:
-            with self._lock:
-                self._at_work -= 1
-            self._free.put(buffer)
+        with self._done:
+            if coded:
+                self._coding -= 1
+            else:
+                self._writing -= 1
+            if buffer is not None:
+                self._free.append(buffer)
+            self._done.notify()
 
-    def _store(self, number: int, kind: int, stored: bytes | memoryview, raw_bytes: int) -> None:
-        segment, offset = self._segments.append(stored)
-        self._frames[number] = (
-            segment,
-            kind,
-            offset,
-            len(stored),
-            raw_bytes // PAGE_BYTES,
-            codec.checksum(stored),
-        )
+    def _store(self, number: int, kind: int, stored: bytes | memoryview) -> None:
+        checksum = codec.checksum(stored)
+        with self._done:
+            self._storing += 1
+            at_once = self._storing
+        begun = time.perf_counter()
+        try:
+            segment, offset = self._segments.append(stored)
+        finally:
+            with self._done:
+                self._storing -= 1
+                self._balance.written(len(stored), time.perf_counter() - begun, at_once)
+        self._frames[number] = (segment, kind, offset, len(stored), self._sizes[number], checksum)
 
     def finish(self) -> Index:
         """Store what is left, wait for the workers and return the index; the segments are not yet
@@ -223,7 +281,8 @@ class PageLogWriter:
         self._check_paid()
         if self._fill:
             self._send()
-        self._workers.shutdown()
+        self._coders.shutdown()
+        self._writers.shutdown()
         if self._failure is not None:
             raise self._failure
         rows = np.array(self._runs, np.uint64).reshape(-1, len(RUN.names or ()))
@@ -234,4 +293,5 @@ class PageLogWriter:
 
     def abort(self) -> None:
         """Stop, and wait for the workers; may be called again and after `finish`."""
-        self._workers.shutdown(cancel_futures=True)
+        self._coders.shutdown(cancel_futures=True)
+        self._writers.shutdown(cancel_futures=True)

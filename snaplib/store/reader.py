@@ -130,6 +130,7 @@ class PageLogReader:
         pieces = self.index.pieces(runs)
         for number in np.unique(self.index.frames["segment"][pieces["frame"]]).tolist():
             self._segment(number)
+        codec.keep_buffers()
         workers = ThreadPoolExecutor(_THREADS, "snaplib-decode")
         waiting: collections.deque[tuple[Future[Data], int, int]] = collections.deque()
         last: tuple[int, Future[Data]] | None = None

@@ -63,7 +63,7 @@ class SnapshotWriter:
         self._hold = backend.hold(names.object_folder(snapshot_id))
         options = options or PageLogOptions()
         self._segments = SegmentWriter(
-            lambda number: self._create(names.segment(number)), options.segment_bytes
+            lambda number: self._create(names.segment(number), bulk=True), options.segment_bytes
         )
         self.pages = PageLogWriter(self._segments, options)
 
@@ -73,8 +73,8 @@ class SnapshotWriter:
     def __exit__(self, *_exception: object) -> None:
         self.abort()
 
-    def _create(self, name: str) -> ObjectWriter:
-        return self._backend.create(names.object_name(self.id, name))
+    def _create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
+        return self._backend.create(names.object_name(self.id, name), bulk=bulk)
 
     def put_directory(
         self, path: Path, exclude: Callable[[PurePosixPath], bool] | None = None

@@ -1,0 +1,61 @@
+"""Which frames to compress: as many as there is time for, and all if the disk is slower than that.
+
+Codec and disk work at the same time.  While the disk could take more than the compressed frames
+that the codec makes, the rest goes to it as it is, so that nothing waits for the codec.  Where the
+compressed frames alone keep the disk busy, a raw one would only displace several of them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Balance"]
+
+#: The weight of the newest frame in the averages.
+_WEIGHT = 0.1
+
+
+class Balance:
+    """Watches codec and disk at work; the caller sees to it that one thread at a time calls.
+
+    Args:
+        workers: How many threads compress.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        #: Averages: a worker's seconds a raw byte, stored bytes a raw byte, the disk's seconds a
+        #: stored byte.
+        self._codec_s: float | None = None
+        self._ratio: float | None = None
+        self._disk_s: float | None = None
+
+    def compressed(self, raw_bytes: int, stored_bytes: int, seconds: float) -> None:
+        """Note that a worker compressed a frame.
+
+        Args:
+            raw_bytes: The frame's size.
+            stored_bytes: Its size as it will be stored.
+            seconds: How long it took.
+        """
+        self._codec_s = _mixed(self._codec_s, seconds / raw_bytes)
+        self._ratio = _mixed(self._ratio, stored_bytes / raw_bytes)
+
+    def written(self, stored_bytes: int, seconds: float, at_once: int) -> None:
+        """Note that something was written.
+
+        Args:
+            stored_bytes: Its size.
+            seconds: How long it took.
+            at_once: How many such writes shared the disk.
+        """
+        self._disk_s = _mixed(self._disk_s, seconds / at_once / stored_bytes)
+
+    @property
+    def disk_has_time(self) -> bool:
+        """Whether the disk can take more than what the codec makes; true as long as that is unknown."""
+        if self._codec_s is None or self._ratio is None or self._disk_s is None:
+            return True
+        return self._workers * self._ratio * self._disk_s < self._codec_s
+
+
+def _mixed(average: float | None, new: float) -> float:
+    return new if average is None else average + _WEIGHT * (new - average)

@@ -1,0 +1,92 @@
+"""Large files written past the page cache.
+
+A task's memory fills the machine that it is saved on: the page cache has no room for a second copy
+of it, and filling the cache costs more CPU than compressing.  Direct I/O needs neither, and what it
+has written needs hardly any fsync.  In return everything lies at multiples of a block.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from snaplib.store.backend import Data
+
+__all__ = ["BLOCK_BYTES", "BulkFile"]
+
+#: What direct I/O wants offsets, sizes and addresses to be multiples of; 4096 satisfies every disk.
+BLOCK_BYTES = 4096
+
+
+class BulkFile:
+    """A file being written from several threads, each piece at a multiple of `BLOCK_BYTES`.
+
+    File systems that know no direct I/O get ordinary writes of the same form.
+
+    Args:
+        fd: A descriptor open for writing, which stays the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._local = threading.local()
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+
+    def write(self, data: Data, offset: int) -> None:
+        """Write bytes, and zeros up to the next multiple of a block.
+
+        Args:
+            data: The bytes.
+            offset: Where; a multiple of a block.
+
+        Raises:
+            OSError: They could not be written.
+        """
+        view = memoryview(data)
+        if len(view) % BLOCK_BYTES or _address(view) % BLOCK_BYTES:
+            view = self._aligned(view)
+        while view:
+            try:
+                written = os.pwrite(self._fd, view, offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._clear_direct():
+                    raise
+                # Some file systems take the flag and refuse the write.
+                continue
+            view = view[written:]
+            offset += written
+            if written % BLOCK_BYTES:
+                self._clear_direct()
+
+    def _aligned(self, view: memoryview) -> memoryview:
+        """Return the same bytes at an aligned address and padded, in memory of this thread."""
+        padded = -(-len(view) // BLOCK_BYTES) * BLOCK_BYTES
+        scratch: mmap.mmap | None = getattr(self._local, "scratch", None)
+        if scratch is None or len(scratch) < padded:
+            scratch = self._local.scratch = mmap.mmap(-1, padded, mmap.MAP_PRIVATE)
+        room = memoryview(scratch)[:padded]
+        room[: len(view)] = view
+        room[len(view) :] = bytes(padded - len(view))
+        return room
+
+    def _clear_direct(self) -> bool:
+        """Go on with ordinary writes; false if they were that already."""
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        return bool(flags & os.O_DIRECT)
+
+
+def _address(view: memoryview) -> int:
+    return np.frombuffer(view, np.uint8).ctypes.data
