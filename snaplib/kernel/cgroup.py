@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskCgroup", "find_cgroup"]
 
-#: How long a cgroup whose last process has just been killed may still count as busy.
+#: How long a cgroup whose last process has just ended may still count as busy.
 _REMOVE_DEADLINE_S = 1.0
 
 #: How often a task and a cgroup are compared until they agree.
@@ -144,7 +144,7 @@ class TaskCgroup:
         return "frozen 1" in (self.path / "cgroup.events").read_text().splitlines()
 
     def remove(self) -> bool:
-        """Remove it, waiting a second for processes that are just ending.
+        """Remove it once it is empty.
 
         Returns:
             Whether it is gone; not while processes are in it.
@@ -156,8 +156,9 @@ class TaskCgroup:
             except FileNotFoundError:
                 return True
             except OSError as error:
-                # A process that has just been killed is counted until it is reaped.
-                if error.errno != errno.EBUSY or time.monotonic() > give_up:
+                # A process that has just ended is counted until it is reaped.
+                waiting = error.errno == errno.EBUSY and not self.pids()
+                if not waiting or time.monotonic() > give_up:
                     return False
                 time.sleep(0.005)
             else:

@@ -1,24 +1,30 @@
 """Where snapshots are kept."""
 
+from snaplib.store.ends import End
 from snaplib.store.index import PAGE_BYTES, Index, Space
 from snaplib.store.manifest import Snapshot, StoredObject
 from snaplib.store.pagelog import PageLogOptions, PageLogWriter
 from snaplib.store.reader import PageLogReader
+from snaplib.store.runs import RunSet
 from snaplib.store.saved import SnapshotReader
 from snaplib.store.snapshot import SnapshotWriter
-from snaplib.store.store import End, Store
+from snaplib.store.store import Store
+from snaplib.store.verify import Finding, Verification
 
 __all__ = [
     "PAGE_BYTES",
     "End",
+    "Finding",
     "Index",
     "PageLogOptions",
     "PageLogReader",
     "PageLogWriter",
+    "RunSet",
     "Snapshot",
     "SnapshotReader",
     "SnapshotWriter",
     "Space",
     "Store",
     "StoredObject",
+    "Verification",
 ]

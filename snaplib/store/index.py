@@ -7,16 +7,13 @@ needs not know of frames, nor a frame of runs, and finding a page is two binary 
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
-from snaplib.errors import StoreTooNew
-from snaplib.store.codec import RAW, ZERO, ZSTD, decode, zstd
+from snaplib.store.codec import RAW, ZERO, ZSTD
 
 __all__ = ["ENTRY", "FRAME", "HOLE", "PAGE_BYTES", "PIECE", "RUN", "Index", "Space"]
 
@@ -55,12 +52,6 @@ FRAME = np.dtype(
 
 #: One piece of a frame: ``pages`` pages from page ``first`` of it.
 PIECE = np.dtype([("frame", "<u4"), ("first", "<u4"), ("pages", "<u8")])
-
-_MAGIC = b"snapidx\n"
-_VERSION = 1
-#: magic, version, page size, runs, frames, kind of body, its length, its xxh3, and the xxh3 of what
-#: precedes.
-_HEADER = struct.Struct("<8sIIQQQQQQ")
 
 
 @attrs.frozen(order=True)
@@ -134,6 +125,17 @@ class Index:
         first = low + int(np.searchsorted(ids, space.id, "left"))
         return self.runs[first : low + int(np.searchsorted(ids, space.id, "right"))]
 
+    def page_counts(self, space: Space) -> tuple[int, int]:
+        """Return how many pages of a space have their bytes here, and how many in a parent."""
+        runs = self.runs_of(space)
+        here = runs["position"] != HOLE
+        return int(runs["pages"][here].sum()), int(runs["pages"][~here].sum())
+
+    def frame_counts(self) -> dict[str, int]:
+        """Return how many frames there are of each kind, by its name."""
+        kinds = {"raw": RAW, "zstd": ZSTD, "zero": ZERO}
+        return {name: int((self.frames["codec"] == kind).sum()) for name, kind in kinds.items()}
+
     def find(self, space: Space, vaddr: int, pages: int) -> npt.NDArray[np.void]:
         """Return the parts of runs that lie in a range of addresses: RUN, shape (k,)."""
         runs = self.runs_of(space)
@@ -176,54 +178,6 @@ class Index:
         pieces["first"] = begins - self.starts[frame]
         pieces["pages"] = np.minimum(ends[run], self.starts[frame + 1]) - begins
         return pieces
-
-    def to_bytes(self) -> bytes:
-        """Return the index as it is stored."""
-        body: bytes = self.runs.tobytes() + self.frames.tobytes()
-        stored = zstd.compress(body, 1)
-        kind = ZSTD if len(stored) < len(body) else RAW
-        if kind == RAW:
-            stored = body
-        header = _HEADER.pack(
-            _MAGIC,
-            _VERSION,
-            PAGE_BYTES,
-            len(self.runs),
-            len(self.frames),
-            kind,
-            len(stored),
-            xxhash.xxh3_64_intdigest(stored),
-            0,
-        )[:-8]
-        return header + struct.pack("<Q", xxhash.xxh3_64_intdigest(header)) + stored
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Index:
-        """Return the index that was stored.
-
-        Raises:
-            StoreTooNew: A newer snaplib stored it.
-            ValueError: It is damaged; the message says at which offset.
-        """
-        if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-            raise ValueError("offset 0: not an index")
-        _, version, page_bytes, runs, frames, kind, stored_bytes, body_sum, own_sum = (
-            _HEADER.unpack_from(data)
-        )
-        if xxhash.xxh3_64_intdigest(data[: _HEADER.size - 8]) != own_sum:
-            raise ValueError("offset 0: the header's checksum is wrong")
-        if version > _VERSION:
-            raise StoreTooNew(f"an index of format {version}; this snaplib knows {_VERSION}")
-        if page_bytes != PAGE_BYTES:
-            raise ValueError(f"offset 12: pages of {page_bytes} bytes instead of {PAGE_BYTES}")
-        stored = data[_HEADER.size :]
-        if len(stored) != stored_bytes or xxhash.xxh3_64_intdigest(stored) != body_sum:
-            raise ValueError(f"offset {_HEADER.size}: the checksum of the entries is wrong")
-        body = decode(kind, stored, runs * RUN.itemsize + frames * FRAME.itemsize)
-        return cls(
-            np.frombuffer(body, RUN, runs),
-            np.frombuffer(body, FRAME, frames, offset=runs * RUN.itemsize),
-        )
 
     def problems(self) -> list[str]:
         """Return what contradicts itself in the index, one sentence each; empty if all is well."""

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from snaplib.errors import SnapshotDamaged
 from snaplib.store import archive, names
-from snaplib.store.index import Index
+from snaplib.store.index_format import index_from_bytes
 from snaplib.store.objectio import ObjectStream
 from snaplib.store.reader import PageLogReader
 
@@ -63,7 +63,7 @@ class SnapshotReader:
                 data = stream.read()
                 self._check(names.INDEX, stream)
             try:
-                index = Index.from_bytes(data)
+                index = index_from_bytes(data)
             except ValueError as error:
                 raise SnapshotDamaged(f"{where}: {error}") from error
             self._pages = PageLogReader(
@@ -85,12 +85,13 @@ class SnapshotReader:
         Raises:
             SnapshotDamaged: They are not what was written.
         """
-        with self._stream(names.IMAGES) as stream:
+        stream = self._stream(names.IMAGES)
+        with io.BufferedReader(stream, _BUFFER_BYTES) as source:
             try:
-                count = archive.unpack(io.BufferedReader(stream, _BUFFER_BYTES), folder)
+                count = archive.unpack(source, folder)
             except ValueError as error:
                 raise SnapshotDamaged(f"{self._where(names.IMAGES)}: {error}") from error
-            self._check(names.IMAGES, stream)
+        self._check(names.IMAGES, stream)
         return count
 
     def open_stream(self, name: str) -> IO[bytes]:

@@ -11,6 +11,7 @@ from snaplib import __version__
 from snaplib.errors import UsageError
 from snaplib.store import archive, names
 from snaplib.store.index import PAGE_BYTES
+from snaplib.store.index_format import index_to_bytes
 from snaplib.store.manifest import Snapshot, StoredObject
 from snaplib.store.objectio import HashingWriter
 from snaplib.store.pagelog import PageLogOptions, PageLogWriter
@@ -147,7 +148,7 @@ class SnapshotWriter:
             raise UsageError(f"the snapshot {self.id} is committed or aborted already")
         try:
             index = self.pages.finish()
-            self._put(names.INDEX, lambda output: _write(output, index.to_bytes()))
+            self._put(names.INDEX, lambda output: _write(output, index_to_bytes(index)))
             self._segments.commit()
             for number, size in enumerate(self._segments.sizes()):
                 self._objects[names.segment(number)] = StoredObject(size)

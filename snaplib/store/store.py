@@ -7,22 +7,22 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
-import attrs
-
-from snaplib.errors import NoSuchSnapshot, NotAStore, SnapshotDamaged, StoreTooNew
+from snaplib.errors import NoSuchSnapshot, NotAStore, SnapshotDamaged, StoreError, StoreTooNew
 from snaplib.store import names
 from snaplib.store.address import open_backend
+from snaplib.store.ends import End, Ends
 from snaplib.store.manifest import Snapshot
 from snaplib.store.saved import SnapshotReader
 from snaplib.store.snapshot import SnapshotWriter
+from snaplib.store.verify import Finding, Verification, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from snaplib.store.backend import Backend
     from snaplib.store.pagelog import PageLogOptions
 
-__all__ = ["End", "Store"]
+__all__ = ["Store"]
 
 #: The object that makes a folder a store.
 _MARK = "snaplib-store.json"
@@ -32,27 +32,6 @@ _FORMAT = 1
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-
-
-def _strings(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(values)
-
-
-@attrs.frozen
-class End:
-    """The note that the task of a key has ended, and its snapshots are of the past.
-
-    Attributes:
-        ended_at: When: UTC, ISO 8601.
-        exit_code: Its exit status; None where a signal ended it.
-        signal: The signal that ended it.
-        snapshots: The ids of the snapshots there were.
-    """
-
-    ended_at: str
-    exit_code: int | None
-    signal: int | None
-    snapshots: tuple[str, ...] = attrs.field(converter=_strings)
 
 
 class Store:
@@ -144,24 +123,43 @@ class Store:
             StoreError: The store cannot be written to.
         """
         self.sweep()
-        existing = max(self._ids(names.manifest_folder(key)), default=None)
+        existing = max(self._manifests(key), default=None)
         now = self._clock()
         return SnapshotWriter(self._backend, key, names.new_id(now, existing), now, options)
 
-    def snapshots(self, key: str | None = None) -> list[Snapshot]:
+    def ids(self, key: str | None = None) -> list[str]:
+        """Return the ids of the snapshots there are, newest first, without looking into them.
+
+        Args:
+            key: Only those of this key.
+        """
+        return sorted(self._manifests(key), reverse=True)
+
+    def snapshots(
+        self, key: str | None = None, on_error: Callable[[StoreError], None] | None = None
+    ) -> list[Snapshot]:
         """Return the snapshots there are, newest first.
 
         Args:
             key: Only those of this key.
+            on_error: Called for each whose manifest cannot be read, which is then left out; by
+                default the error is raised.
 
         Raises:
             SnapshotDamaged: A manifest is not what was written.
             StoreTooNew: A newer snaplib wrote one.
         """
-        folder = names.MANIFESTS if key is None else names.manifest_folder(key)
-        found = sorted(self._manifests(folder).items(), reverse=True)
-        snapshots = (self._load(name) for _, name in found)
-        return [snapshot for snapshot in snapshots if snapshot is not None]
+        found = []
+        for _, name in sorted(self._manifests(key).items(), reverse=True):
+            try:
+                snapshot = self._load(name)
+            except StoreError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            else:
+                found += [snapshot] if snapshot is not None else []
+        return found
 
     def latest(self, key: str) -> Snapshot | None:
         """Return the newest snapshot of a key that its task can go on from.
@@ -169,8 +167,8 @@ class Store:
         Those that were there when a task of this key ended do not count: the next run of it begins
         anew.
         """
-        ended = {snapshot_id for end in self._ends(key) for snapshot_id in end.snapshots}
-        for snapshot_id in sorted(self._ids(names.manifest_folder(key)) - ended, reverse=True):
+        ended = Ends(self._backend, key).snapshots()
+        for snapshot_id in sorted(self._manifests(key).keys() - ended, reverse=True):
             snapshot = self._load(names.manifest_name(key, snapshot_id))
             if snapshot is not None:
                 return snapshot
@@ -185,23 +183,26 @@ class Store:
         Raises:
             NoSuchSnapshot: There is none, or several begin so.
         """
-        found = {
-            known: name
-            for known, name in self._manifests(names.MANIFESTS).items()
-            if known.startswith(snapshot_id)
-        }
-        found = {snapshot_id: found[snapshot_id]} if snapshot_id in found else found
-        if not snapshot_id or not found:
+        _, name = self._find(snapshot_id)
+        snapshot = self._load(name)
+        if snapshot is None:
+            raise NoSuchSnapshot(f"{self.url} has no snapshot {snapshot_id!r}")
+        return snapshot
+
+    def _find(self, snapshot_id: str) -> tuple[str, str]:
+        """Return the whole id and the name of the manifest."""
+        manifests = self._manifests()
+        if snapshot_id in manifests:
+            return snapshot_id, manifests[snapshot_id]
+        found = [known for known in manifests if snapshot_id and known.startswith(snapshot_id)]
+        if not found:
             raise NoSuchSnapshot(f"{self.url} has no snapshot {snapshot_id!r}")
         if len(found) > 1:
             raise NoSuchSnapshot(
                 f"{len(found)} snapshots in {self.url} begin with {snapshot_id!r}",
                 hint="give more of the id",
             )
-        snapshot = self._load(next(iter(found.values())))
-        if snapshot is None:
-            raise NoSuchSnapshot(f"{self.url} has no snapshot {snapshot_id!r}")
-        return snapshot
+        return found[0], manifests[found[0]]
 
     def read(self, snapshot_id: str) -> SnapshotReader:
         """Open a snapshot for reading.
@@ -210,6 +211,27 @@ class Store:
             NoSuchSnapshot: There is none of this id.
         """
         return SnapshotReader(self._backend, self.get(snapshot_id))
+
+    def verify(
+        self, snapshot_id: str, progress: Callable[[int, int], None] | None = None
+    ) -> Verification:
+        """Check every byte of a snapshot.
+
+        Args:
+            snapshot_id: Its id, or as much of its beginning as no other has.
+            progress: Called with the bytes read so far and all there are to read.
+
+        Raises:
+            NoSuchSnapshot: There is none of this id.
+            StoreTooNew: A newer snaplib wrote it.
+        """
+        whole_id, name = self._find(snapshot_id)
+        try:
+            snapshot = self.get(whole_id)
+        except SnapshotDamaged as error:
+            # Without its manifest nothing else of it can be checked.
+            return Verification(whole_id, 0, (Finding(name, None, error.message),))
+        return verify(self._backend, snapshot, progress)
 
     def remove(self, snapshot_id: str) -> None:
         """Remove a snapshot: at once for whoever looks, and then its bytes.
@@ -224,7 +246,7 @@ class Store:
     def sweep(self) -> list[str]:
         """Remove what dead writers left, and return the ids of the snapshots that never were."""
         return self._backend.delete_abandoned(
-            names.OBJECTS, keep=lambda snapshot_id: snapshot_id in self._ids(names.MANIFESTS)
+            names.OBJECTS, keep=lambda snapshot_id: snapshot_id in self._manifests()
         )
 
     def mark_ended(self, key: str, exit_code: int | None, signal: int | None = None) -> None:
@@ -236,38 +258,20 @@ class Store:
             exit_code: The task's exit status; None where a signal ended it.
             signal: The signal that ended it.
         """
-        before = list(self._backend.names(names.ends_folder(key)))
-        now = self._clock().astimezone(dt.UTC)
-        gone = tuple(sorted(self._ids(names.manifest_folder(key))))
-        end = End(now.isoformat(), exit_code, signal, gone)
-        name = f"{names.ends_folder(key)}/{names.new_id(now, _newest(before))}.json"
-        self._backend.put_new(name, json.dumps(attrs.asdict(end)).encode())
-        for older in before:
-            # What they name is named by the new one too, as far as it is still there.
-            self._backend.delete(older)
+        Ends(self._backend, key).add(exit_code, signal, tuple(self.ids(key)), self._clock())
 
     def ended(self, key: str) -> End | None:
         """Return the last note that a task of this key has ended."""
-        return max(self._ends(key), key=lambda end: end.ended_at, default=None)
+        return Ends(self._backend, key).last()
 
-    def _ends(self, key: str) -> Iterator[End]:
-        for name in sorted(self._backend.names(names.ends_folder(key))):
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    yield End(**json.loads(self._backend.get(name)))
-                except (ValueError, TypeError) as error:
-                    raise SnapshotDamaged(f"{name} is not what was written: {error}") from error
-
-    def _manifests(self, folder: str) -> dict[str, str]:
+    def _manifests(self, key: str | None = None) -> dict[str, str]:
         """Return the names of manifests by snapshot id."""
+        folder = names.MANIFESTS if key is None else names.manifest_folder(key)
         return {
             name.rpartition("/")[2].removesuffix(".json"): name
             for name in self._backend.names(folder)
             if name.endswith(".json")
         }
-
-    def _ids(self, folder: str) -> set[str]:
-        return set(self._manifests(folder))
 
     def _load(self, name: str) -> Snapshot | None:
         """Return a manifest's snapshot; None if it has been removed meanwhile."""
@@ -276,7 +280,3 @@ class Store:
         except FileNotFoundError:
             return None
         return Snapshot.from_json(data, name)
-
-
-def _newest(ends: list[str]) -> str | None:
-    return max((name.rpartition("/")[2].removesuffix(".json") for name in ends), default=None)
