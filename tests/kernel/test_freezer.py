@@ -114,9 +114,8 @@ def test_who_was_stopped_before_stays_stopped(counter, eventually) -> None:
     os.kill(stopped, signal.SIGCONT)
 
 
+@pytest.mark.parametrize("freezer_kind", ["cgroup-v2", "cgroup-v1"], indirect=True)
 def test_a_cgroup_that_others_froze_stays_frozen(counter, freezer_kind) -> None:
-    if freezer_kind == "stop":
-        pytest.skip("without a cgroup")
     with Task.attach(counter.pid) as task:
         with task.frozen():
             pass
@@ -133,10 +132,10 @@ def test_a_cgroup_that_others_froze_stays_frozen(counter, freezer_kind) -> None:
         cgroup.request(frozen=False)
 
 
+@pytest.mark.require("freezer_cgroup_v2")
 def test_a_cgroup_with_strangers_is_not_frozen(counter) -> None:
-    cgroup = TaskCgroup.create(f"snaplib-test-{counter.pid}")
-    if cgroup is None:
-        pytest.skip("no cgroup may be made here")
+    cgroup = TaskCgroup.create(f"snaplib-test-{counter.pid}", versions=[2])
+    assert cgroup is not None
     stranger = subprocess.Popen(["sleep", "100"])
     try:
         cgroup.add(stranger.pid)

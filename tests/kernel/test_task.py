@@ -48,9 +48,8 @@ def test_members_threads_and_affinity(counter) -> None:
         assert task.start_time == procfs.stat(counter.pid).start_ticks
 
 
+@pytest.mark.require("pid_namespace")
 def test_a_task_in_its_own_pid_namespace_knows_both_pids() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("root is needed for a PID namespace")
     command = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", "sleep 100; true"]
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
@@ -146,9 +145,8 @@ def test_a_process_whose_main_thread_has_ended(eventually) -> None:
             process.kill()
 
 
+@pytest.mark.require("root")
 def test_a_task_of_another_user(sleeper) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("root is needed to become somebody else")
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

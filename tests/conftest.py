@@ -1,0 +1,51 @@
+"""What tests need from the host."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+
+import pytest
+
+from snaplib.host import Host
+
+_probe = functools.cache(Host.probe)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[..., None]:
+    """Return a function that skips the test unless this host has all features it is given.
+
+    Names are those of `snaplib doctor`; ``all`` stands for every one that dumping needs. With
+    SNAPLIB_REQUIRE_KERNEL=1 in the environment a missing feature fails the test instead.
+    """
+
+    def check(*names: str) -> None:
+        host = _probe()
+        wanted = host.missing if "all" in names else names
+        for name in wanted:
+            feature = host.features[name]
+            if not feature.ok:
+                reason = f"this host lacks {name}: {feature.detail}. {feature.remedy}"
+                if os.environ.get("SNAPLIB_REQUIRE_KERNEL") == "1":
+                    pytest.fail(reason, pytrace=False)
+                pytest.skip(reason)
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def _required(request: pytest.FixtureRequest) -> None:
+    marks = list(request.node.iter_markers("require"))
+    if marks:
+        check = request.getfixturevalue("require")
+        for mark in marks:
+            check(*mark.args)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark."""
+    config.addinivalue_line(
+        "markers", "require(feature, ...): skip, or fail, without these features of the host"
+    )
