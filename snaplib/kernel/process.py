@@ -44,7 +44,7 @@ class ProcessStat:
         start_ticks: When it started, in clock ticks since boot. With the pid it names one process
             for as long as the machine is up.
         vm_bytes: Size of the address space.
-        rss_bytes: Resident memory.
+        rss_bytes: Resident memory, some 100 KiB a thread wrong: each CPU counts for itself.
     """
 
     pid: int

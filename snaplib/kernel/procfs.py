@@ -129,11 +129,16 @@ class ProcFs:
         Descriptors closed while they are read are left out. Empty for zombies; a process whose
         main thread has ended is read through another thread.
         """
-        found = self._descriptors(str(pid), pid)
-        if not found:
-            for tid in self._living_threads(pid):
-                return self._descriptors(f"{pid}/task/{tid}", pid)
-        return found
+        try:
+            if found := self._descriptors(str(pid), pid):
+                return found
+        except PermissionError:
+            # The folder of an ended main thread is root's alone, whoever owns the process.
+            if not self.stat(pid).zombie:
+                raise
+        for tid in self._living_threads(pid):
+            return self._descriptors(f"{pid}/task/{tid}", pid)
+        return ()
 
     def namespaces(self, pid: int) -> dict[str, int]:
         """Return the inode of each namespace of a process by its name (``pid``, ``net``, ...).

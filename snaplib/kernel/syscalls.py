@@ -38,8 +38,6 @@ __all__ = [
     "set_child_subreaper",
     "setns",
     "syscall",
-    "tee",
-    "umount",
     "unshare",
 ]
 
@@ -128,12 +126,8 @@ _mount = libc_function(
     ctypes.c_ulong,
     ctypes.c_char_p,
 )
-_umount2 = libc_function("umount2", ctypes.c_char_p, ctypes.c_int)
 _prctl = libc_function(
     "prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong
-)
-_tee = libc_function(
-    "tee", ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint, restype=ctypes.c_ssize_t
 )
 
 
@@ -172,11 +166,6 @@ def mount(
     _mount(_bytes(source), _bytes(target), _bytes(kind), flags, _bytes(data))
 
 
-def umount(target: str, flags: int = 0) -> None:
-    """Take a mount away (umount2(2))."""
-    _umount2(_bytes(target), flags)
-
-
 def prctl(option: int, *arguments: int) -> int:
     """Read or set an attribute of this thread or process (prctl(2)); at most four arguments."""
     padded = (*arguments, 0, 0, 0, 0)[:4]
@@ -186,15 +175,6 @@ def prctl(option: int, *arguments: int) -> int:
 def set_child_subreaper(enabled: bool) -> None:
     """Make this process the parent of its orphaned descendants, or stop being it."""
     prctl(_PR_SET_CHILD_SUBREAPER, int(enabled))
-
-
-def tee(source: int, target: int, count: int, flags: int = 0) -> int:
-    """Copy from one pipe to another without taking it out of the first (tee(2)).
-
-    Returns:
-        The number of bytes copied; 0 when the source has no more and no writer.
-    """
-    return _tee(source, target, count, flags)
 
 
 def pidfd_getfd(pidfd: int, descriptor: int) -> int:

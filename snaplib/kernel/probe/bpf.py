@@ -94,10 +94,6 @@ def _bcc() -> str:
     return _library("libbcc.so.0")
 
 
-def _loader() -> str:
-    return _library("libbcc_bpf.so.0")
-
-
 def _library(name: str) -> str:
     places = [Path("/usr/lib"), Path("/lib"), Path("/usr/lib64"), Path("/usr/local/lib")]
     places[:0] = [place / f"{platform.machine()}-linux-gnu" for place in places]
@@ -116,5 +112,4 @@ TRIALS = (
     Trial("tracefs", _tracefs, "mount -t tracefs tracefs /sys/kernel/tracing"),
     Trial("bpffs", _bpffs, "mount -t bpf bpf /sys/fs/bpf"),
     Trial("bcc", _bcc, "apt-get install python3-bpfcc"),
-    Trial("bcc_loader", _loader, "apt-get install libbpfcc"),
 )
