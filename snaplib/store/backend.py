@@ -102,9 +102,6 @@ class Backend(Protocol):
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names of all objects under a folder, in no particular order."""
 
-    def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the names of the folders directly in a folder, in no particular order."""
-
     def delete(self, name: str) -> None:
         """Delete an object, if it is there."""
 

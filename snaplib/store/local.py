@@ -112,14 +112,6 @@ class LocalBackend:
                     if not name.startswith("."):
                         yield str(base / name)
 
-    def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the names of the folders directly in a folder, in no particular order."""
-        path = self._root / prefix
-        with translated(path, reading=True), contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(path):
-                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    yield entry.name
-
     def delete(self, name: str) -> None:
         """Delete an object, if it is there."""
         path = self._root / name

@@ -128,7 +128,9 @@ class PageLogReader:
     def _chunks(self, runs: npt.NDArray[np.void]) -> Iterator[memoryview]:
         """Yield the bytes of runs, a frame or less at a time; the next are read meanwhile."""
         pieces = self.index.pieces(runs)
-        for number in np.unique(self.index.frames["segment"][pieces["frame"]]).tolist():
+        frames = self.index.frames[np.unique(pieces["frame"])]
+        # Here, because the threads would do it twice.  Frames of zeros are in no segment.
+        for number in np.unique(frames["segment"][frames["stored_bytes"] > 0]).tolist():
             self._segment(number)
         codec.keep_buffers()
         workers = ThreadPoolExecutor(_THREADS, "snaplib-decode")

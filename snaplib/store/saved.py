@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 from typing import IO, TYPE_CHECKING, Self
@@ -100,11 +101,12 @@ class SnapshotReader:
         Raises:
             SnapshotDamaged: It is not what was written.
         """
-        copy = tempfile.SpooledTemporaryFile(_BUFFER_BYTES)  # noqa: SIM115 - the caller's to close
-        with self._stream(name) as stream:
+        with self._stream(name) as stream, contextlib.ExitStack() as on_error:
+            copy = on_error.enter_context(tempfile.SpooledTemporaryFile(_BUFFER_BYTES))
             while data := stream.read(_BUFFER_BYTES):
                 copy.write(data)
             self._check(name, stream)
+            on_error.pop_all()
         copy.seek(0)
         return copy
 

@@ -9,26 +9,11 @@ import numpy as np
 import pytest
 
 from snaplib.errors import SnaplibError, UsageError
-from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
+from snaplib.store import PAGE_BYTES, PageLogOptions, Space
+from snaplib.testing.snapshots import SAMPLE_TASK as TASK
+from snaplib.testing.snapshots import feed
 
-TASK = Space(1, 7)
 SHARED = Space(2, 1 << 40)
-
-
-def feed(log, data, step=100_000):
-    """Give the bytes of the last run as the page server does."""
-    view = memoryview(data)
-    while view:
-        room = log.reserve(min(step, len(view)))
-        count = len(room)
-        room[:] = view[:count]
-        log.filled(count)
-        view = view[count:]
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store.open(str(tmp_path / "store"), create=True)
 
 
 @pytest.mark.parametrize("codec", ["auto", "zstd", "none"])

@@ -1,0 +1,235 @@
+"""Stores for tests: one in memory, and one that fails when it is told to."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from snaplib.errors import StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from snaplib.store.backend import Backend, Data, Hold, ObjectReader, ObjectWriter
+
+__all__ = ["FailingBackend", "MemoryBackend"]
+
+
+class MemoryBackend:
+    """Keeps objects in memory; give it to `snaplib.store.Store.over`.
+
+    Attributes:
+        objects: The content of each object, by its name; free to be looked at and damaged.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytearray] = {}
+        self._held: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        """An address that cannot be opened."""
+        return "memory://"
+
+    def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
+        """Begin a new object."""
+        del bulk
+        return _MemoryWriter(self.objects, name)
+
+    def put_new(self, name: str, data: bytes) -> None:
+        """Write a small object if there is none of that name."""
+        if name in self.objects:
+            raise FileExistsError(name)
+        self.objects[name] = bytearray(data)
+
+    def open(self, name: str) -> ObjectReader:
+        """Open an object."""
+        return _MemoryReader(self.get(name))
+
+    def get(self, name: str) -> bytes:
+        """Return the whole of an object."""
+        try:
+            return bytes(self.objects[name])
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names of all objects under a folder."""
+        return (name for name in list(self.objects) if not prefix or name.startswith(prefix + "/"))
+
+    def delete(self, name: str) -> None:
+        """Delete an object, if it is there."""
+        self.objects.pop(name, None)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete all objects under a folder."""
+        for name in list(self.names(prefix)):
+            del self.objects[name]
+
+    def hold(self, folder: str) -> Hold:
+        """Mark a new folder as being written."""
+        self._held.add(folder)
+        return _MemoryHold(self._held, folder)
+
+    def delete_abandoned(self, prefix: str, keep: Callable[[str], bool]) -> list[str]:
+        """Delete the folders that nobody holds."""
+        folders = {name[len(prefix) + 1 :].split("/")[0] for name in self.names(prefix)}
+        gone = [
+            name
+            for name in sorted(folders)
+            if f"{prefix}/{name}" not in self._held and not keep(name)
+        ]
+        for name in gone:
+            self.delete_folder(f"{prefix}/{name}")
+        return gone
+
+    def free_bytes(self) -> int | None:
+        """There is no limit."""
+        return None
+
+
+class _MemoryWriter:
+    def __init__(self, objects: dict[str, bytearray], name: str) -> None:
+        self._lock = threading.Lock()
+        self._objects = objects
+        self._name = name
+        objects[name] = self._content = bytearray()
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._content)
+
+    def append(self, data: Data) -> int:
+        with self._lock:
+            offset = len(self._content)
+            self._content += data
+        return offset
+
+    def commit(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self._objects.pop(self._name, None)
+
+
+class _MemoryReader:
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._content)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._content[offset : offset + size]
+
+    def close(self) -> None:
+        pass
+
+
+class _MemoryHold:
+    def __init__(self, held: set[str], folder: str) -> None:
+        self._held = held
+        self._folder = folder
+
+    def release(self) -> None:
+        self._held.discard(self._folder)
+
+
+class FailingBackend:
+    """A backend that runs out of room.
+
+    Args:
+        backend: Where to keep what there is room for.
+        room_bytes: How many bytes can be written before every further write fails.
+        error: Makes the error to fail with; the one of a full store by default.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        room_bytes: int,
+        error: Callable[[], Exception] = lambda: StoreFull("no room left in the store"),
+    ) -> None:
+        self._backend = backend
+        self._room_bytes = room_bytes
+        self._error = error
+        self._lock = threading.Lock()
+
+    def spend(self, count: int) -> None:
+        """Take room away.
+
+        Raises:
+            Exception: There is not that much.
+        """
+        with self._lock:
+            if count > self._room_bytes:
+                self._room_bytes = 0
+                raise self._error()
+            self._room_bytes -= count
+
+    @property
+    def url(self) -> str:
+        """The address of the backend."""
+        return self._backend.url
+
+    def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
+        """Begin a new object, whose writing may fail."""
+        return _FailingWriter(self, self._backend.create(name, bulk=bulk))
+
+    def put_new(self, name: str, data: bytes) -> None:
+        """Write a small object, or fail."""
+        self.spend(len(data))
+        self._backend.put_new(name, data)
+
+    def open(self, name: str) -> ObjectReader:
+        """Open an object."""
+        return self._backend.open(name)
+
+    def get(self, name: str) -> bytes:
+        """Return the whole of a small object."""
+        return self._backend.get(name)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names of all objects under a folder."""
+        return self._backend.names(prefix)
+
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        self._backend.delete(name)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete all objects under a folder."""
+        self._backend.delete_folder(prefix)
+
+    def hold(self, folder: str) -> Hold:
+        """Mark a new folder as being written."""
+        return self._backend.hold(folder)
+
+    def delete_abandoned(self, prefix: str, keep: Callable[[str], bool]) -> list[str]:
+        """Delete the folders that nobody holds."""
+        return self._backend.delete_abandoned(prefix, keep)
+
+    def free_bytes(self) -> int | None:
+        """Return the room that is left."""
+        return self._room_bytes
+
+
+class _FailingWriter:
+    def __init__(self, owner: FailingBackend, writer: ObjectWriter) -> None:
+        self._owner = owner
+        self._writer = writer
+
+    @property
+    def size_bytes(self) -> int:
+        return self._writer.size_bytes
+
+    def append(self, data: Data) -> int:
+        self._owner.spend(len(data))
+        return self._writer.append(data)
+
+    def commit(self) -> None:
+        self._writer.commit()
+
+    def abort(self) -> None:
+        self._writer.abort()

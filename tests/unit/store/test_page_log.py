@@ -1,0 +1,174 @@
+"""The page log: what goes in comes out, whatever the sizes and policies."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snaplib.errors import StoreFull, UsageError
+from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
+from snaplib.store.balance import Balance
+from snaplib.testing.snapshots import NOISE, feed
+from snaplib.testing.snapshots import SAMPLE_TASK as TASK
+from snaplib.testing.stores import FailingBackend, MemoryBackend
+
+PAGES = [
+    bytes(PAGE_BYTES),
+    b"snap" * 1024,
+    *(NOISE[at : at + 4096] for at in range(0, 40960, 4096)),
+]
+
+runs = st.lists(
+    st.tuples(
+        st.sampled_from([Space(1, 1), Space(1, 2), Space(2, 1 << 50)]),
+        st.integers(0, 5),
+        st.one_of(st.none(), st.lists(st.integers(0, len(PAGES) - 1), min_size=1, max_size=20)),
+        st.integers(0, 7),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    runs,
+    st.sampled_from(["auto", "zstd", "none"]),
+    st.sampled_from([1, 3, 16]),
+    st.integers(1, 3),
+    st.integers(100, 20_000),
+)
+def test_round_trip(declared, codec, frame_pages, workers, step):
+    """Entries and bytes come back exactly as they were given."""
+    store = Store.over(MemoryBackend(), create=True)
+    options = PageLogOptions(
+        codec=codec,
+        frame_bytes=frame_pages * PAGE_BYTES,
+        workers=workers,
+        segment_bytes=10 * PAGE_BYTES,
+    )
+    expected, ends = {}, {}
+    with store.begin("key", options) as writer:
+        for space, gap, content, flags in declared:
+            vaddr = ends.get(space, 0x1000) + gap * PAGE_BYTES
+            pages = len(content) if content else 3
+            ends[space] = vaddr + pages * PAGE_BYTES
+            data = None if content is None else b"".join(PAGES[number] for number in content)
+            expected.setdefault(space, []).append((vaddr, pages, flags, data))
+            if data is None:
+                writer.pages.hole(space, vaddr, pages, flags)
+            else:
+                writer.pages.run(space, vaddr, pages, flags)
+                feed(writer.pages, data, step)
+        snapshot = writer.commit()
+    assert store.verify(snapshot.id).findings == ()
+
+    with store.read(snapshot.id) as reader, tempfile.TemporaryFile() as file:
+        assert reader.pages.spaces() == sorted(expected)
+        for space, entries in expected.items():
+            assert reader.pages.entries(space).tolist() == [entry[:3] for entry in entries]
+            joined = reader.pages.entries(space, coalesce=True)
+            assert joined["pages"].sum() == sum(entry[1] for entry in entries)
+            for vaddr, pages, _, data in entries:
+                if data is not None:
+                    assert reader.pages.read(space, vaddr, pages) == data
+                    assert reader.pages.read(space, vaddr + (pages - 1) * 4096, 1) == data[-4096:]
+                else:
+                    with pytest.raises(UsageError, match="not all"):
+                        reader.pages.read(space, vaddr, pages)
+            file.seek(0)
+            everything = b"".join(entry[3] for entry in entries if entry[3])
+            assert reader.pages.copy_to(space, file.fileno()) == len(everything)
+            file.seek(0)
+            assert file.read(len(everything)) == everything
+
+
+def test_neighbours_are_joined_only_when_asked(memory_store):
+    """Entries are CRIU's; coalesced, neighbours with the same flags are one."""
+    with memory_store.begin("key") as writer:
+        for vaddr, flags in ((0x1000, 4), (0x2000, 4), (0x3000, 6), (0x5000, 6)):
+            writer.pages.run(TASK, vaddr, 1, flags)
+            feed(writer.pages, PAGES[1])
+        snapshot = writer.commit()
+    with memory_store.read(snapshot.id) as reader:
+        assert len(reader.pages.entries(TASK)) == 4
+        assert reader.pages.entries(TASK, coalesce=True).tolist() == [
+            (0x1000, 2, 4),
+            (0x3000, 1, 6),
+            (0x5000, 1, 6),
+        ]
+
+
+@pytest.mark.parametrize("codec", ["auto", "zstd", "none"])
+def test_full_while_writing(memory, codec):
+    """The error of a worker comes out at the caller, nothing hangs, and nothing is left."""
+    store = Store.over(FailingBackend(memory, 500_000), create=True)
+    threads = threading.active_count()
+    options = PageLogOptions(codec=codec, frame_bytes=1 << 16)
+
+    def take():
+        with store.begin("key", options) as writer:
+            for number in range(1000):
+                writer.pages.run(TASK, number << 20, 40, 4)
+                feed(writer.pages, NOISE)
+            writer.commit()
+
+    with pytest.raises(StoreFull):
+        take()
+
+    assert threading.active_count() == threads
+    assert sorted(memory.objects) == ["snaplib-store.json"]
+
+
+def test_abort_while_workers_work(memory_store, memory):
+    """Leaving in the middle of a run stops the workers and leaves nothing."""
+    threads = threading.active_count()
+    with memory_store.begin("key") as writer:
+        writer.pages.run(TASK, 0, 1 << 20, 4)
+        for _ in range(20):
+            feed(writer.pages, NOISE)
+
+    assert threading.active_count() == threads
+    assert sorted(memory.objects) == ["snaplib-store.json"]
+
+
+def test_misuse_is_told(memory_store):
+    """Mistakes in the order or the size of calls are errors, not damaged snapshots."""
+    with memory_store.begin("key") as writer:
+        with pytest.raises(UsageError, match="no bytes are due"):
+            writer.pages.reserve(10)
+        with pytest.raises(UsageError, match="whole pages"):
+            writer.pages.run(TASK, 0x1001, 1, 4)
+        with pytest.raises(UsageError, match="whole pages"):
+            writer.pages.hole(TASK, 0x1000, 0, 4)
+        writer.pages.run(TASK, 0x1000, 1, 4)
+        with pytest.raises(UsageError, match="missing"):
+            writer.pages.hole(TASK, 0x2000, 1, 4)
+        with pytest.raises(UsageError, match="more bytes"):
+            writer.pages.filled(4097)
+
+
+def test_overlapping_runs_are_damage(memory_store):
+    """A page given twice is found by a check."""
+    with memory_store.begin("key") as writer:
+        for _ in range(2):
+            writer.pages.run(TASK, 0x1000, 1, 4)
+            feed(writer.pages, PAGES[1])
+        snapshot = writer.commit()
+
+    assert "overlaps" in str(memory_store.verify(snapshot.id).findings[0])
+
+
+def test_balance():
+    """Raw frames are for disks that have time for them."""
+    fast, slow = Balance(workers=1), Balance(workers=1)
+    assert fast.disk_has_time
+    for balance, write_s in ((fast, 0.0005), (slow, 0.008)):
+        for _ in range(3):
+            balance.compressed(1 << 20, 400 << 10, 0.0016)
+            balance.written(1 << 20, 2 * write_s, at_once=2)
+    assert fast.disk_has_time
+    assert not slow.disk_has_time
