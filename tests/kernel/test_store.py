@@ -10,6 +10,8 @@ from snaplib.errors import NotAStore, StoreFull, StoreReadOnly
 from snaplib.store import PageLogOptions, Store
 from snaplib.testing.snapshots import NOISE, SAMPLE_TASK, feed, sample_snapshot
 
+pytestmark = pytest.mark.require("root")
+
 
 @pytest.fixture
 def small(tmp_path):
