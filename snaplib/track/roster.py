@@ -1,0 +1,143 @@
+"""The armed processes of a task: new ones are armed, ended ones let go."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from snaplib.kernel.syscalls import KCMP_VM, kcmp
+from snaplib.kernel.uffd import take_userfaultfds
+from snaplib.track.armed import ArmedProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from fractions import Fraction
+
+    from snaplib.kernel import ProcFs
+
+__all__ = ["Roster"]
+
+#: A process that could not be armed is left alone this long, then twice as long, and so on: each
+#: try may stop one of its threads for a second.
+_FIRST_RETRY_S = 10.0
+
+#: For so long closing asks for huge pages; the rest comes back by the kernel's khugepaged.
+_COLLAPSE_S = 0.2
+
+
+@attrs.frozen
+class _Failure:
+    """Why a process is not armed, and when to try again."""
+
+    detail: str
+    retry_at_s: float
+    retry_after_s: float
+
+
+class Roster:
+    """Knows which processes are armed, and why the others are not.
+
+    Args:
+        procfs: Where the processes are seen.
+        sample: The fraction of their memory to arm, or None for all.
+    """
+
+    def __init__(self, procfs: ProcFs, sample: Fraction | None) -> None:
+        self._procfs = procfs
+        self._sample = sample
+        self._failures: dict[int, _Failure] = {}
+        self.armed: dict[int, ArmedProcess] = {}
+        #: Processes that have no memory of their own: pid -> pid of the one they share it with.
+        self.sharing: dict[int, int] = {}
+
+    def detail(self, pid: int) -> str:
+        """Return why a process is not armed."""
+        if pid in self._failures:
+            return self._failures[pid].detail
+        return "it appeared or executed another program during the scan"
+
+    def failed(self) -> tuple[tuple[int, str], ...]:
+        """Return the processes that could not be armed, each with the reason."""
+        return tuple((pid, failure.detail) for pid, failure in sorted(self._failures.items()))
+
+    def keep(self, pids: Sequence[int]) -> None:
+        """Let go of all processes but these."""
+        alive = frozenset(pids)
+        for pid in self.armed.keys() - alive:
+            self.armed.pop(pid).close()
+        for pid in self._failures.keys() - alive:
+            del self._failures[pid]
+
+    def arm(self, pids: Sequence[int]) -> None:
+        """Take those of these processes that are not armed. They must not be frozen."""
+        self.sharing.clear()
+        wanted: list[int] = []
+        for pid in pids:
+            if pid in self.armed or self._too_early(pid):
+                continue
+            owner = self._owner(pid, (*self.armed, *wanted))
+            if owner is None:
+                wanted.append(pid)
+            else:
+                self.sharing[pid] = owner
+        for taken in take_userfaultfds(wanted):
+            if taken.userfaultfd is None:
+                if taken.errno != errno.ESRCH:
+                    self._note(taken.pid, taken.detail)
+                continue
+            with self.attempt(taken.pid):
+                process = ArmedProcess(taken.pid, taken.userfaultfd, self._procfs, self._sample)
+                self.armed[taken.pid] = process
+                self._failures.pop(taken.pid, None)
+
+    @contextlib.contextmanager
+    def attempt(self, pid: int) -> Iterator[None]:
+        """Disarm a process when something goes wrong with it; it is armed anew at the next chance."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            process = self.armed.pop(pid, None)
+            if process is not None:
+                process.close()
+            if not isinstance(error, ProcessLookupError):
+                self._note(pid, str(error))
+
+    def close(self) -> None:
+        """Disarm all of them."""
+        until_s = time.monotonic() + _COLLAPSE_S
+        try:
+            for process in self.armed.values():
+                # Ranges that are gone, or a kernel that cannot: it was an offer.
+                with contextlib.suppress(OSError):
+                    process.disarm(until_s)
+        finally:
+            for process in self.armed.values():
+                process.close()
+            self.armed.clear()
+
+    def shares(self, pid: int, owner: int) -> bool:
+        """Return whether a process still has the memory of another, and none of its own."""
+        return self._owner(pid, (owner,)) is not None
+
+    def _owner(self, pid: int, others: Sequence[int]) -> int | None:
+        for other in others:
+            try:
+                if kcmp(pid, other, KCMP_VM):
+                    return other
+            except OSError:
+                # Not told; if they do share, REGISTER is refused and all counts as dirty.
+                continue
+        return None
+
+    def _too_early(self, pid: int) -> bool:
+        failure = self._failures.get(pid)
+        return failure is not None and time.monotonic() < failure.retry_at_s
+
+    def _note(self, pid: int, detail: str) -> None:
+        last = self._failures.get(pid)
+        wait_s = _FIRST_RETRY_S if last is None else 2 * last.retry_after_s
+        self._failures[pid] = _Failure(detail, time.monotonic() + wait_s, wait_s)

@@ -1,0 +1,193 @@
+"""Tracking by the kernel's soft-dirty bits, where it has them (CONFIG_MEM_SOFT_DIRTY).
+
+The kernel marks a page when it is written, and unmarks all pages of a process when "4" is written
+to `/proc/PID/clear_refs` (Documentation/admin-guide/mm/soft-dirty.rst); all pages of new mappings
+are marked. Asking and unmarking are two steps, so a scan that re-arms stops the task for both.
+Shared memory counts as dirty: reclaim takes marked pages out of the page table, marks and all.
+CRIU's own memory tracking uses the same marks: a task can have one user of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Self
+
+from snaplib.kernel.pagemap import Pagemap, soft_dirty_supported
+from snaplib.track.areas import areas_of
+from snaplib.track.records import (
+    ArmReport,
+    Basis,
+    DirtyScan,
+    Estimate,
+    MemoryKind,
+    ProcessScan,
+    Unknown,
+)
+from snaplib.track.runs import RunArray, join_runs
+from snaplib.track.states import populated, solid_pages, to_runs
+from snaplib.track.tracker import CannotTrack
+from snaplib.track.untracked import scan_untracked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from snaplib.track.areas import Area
+    from snaplib.track.tracker import TrackableTask
+
+__all__ = ["SoftDirty"]
+
+
+class SoftDirty:
+    """Tracks a task by soft-dirty bits; see the module.
+
+    Args:
+        task: What to track.
+        freeze_deadline_s: For how long a scan may make it stand still.
+        reasons: Why nothing better was chosen.
+        supported: Tells whether the kernel has the bits.
+
+    Raises:
+        CannotTrack: It has not.
+    """
+
+    basis = Basis.SOFT_DIRTY
+
+    def __init__(
+        self,
+        task: TrackableTask,
+        *,
+        freeze_deadline_s: float = 1.0,
+        reasons: Sequence[str] = (),
+        supported: Callable[[], bool] = soft_dirty_supported,
+    ) -> None:
+        # Kernels without the bits take the "4" all the same, and never mark a page.
+        if not supported():
+            raise CannotTrack("this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
+        self.reasons = tuple(reasons)
+        self._task = task
+        self._freeze_deadline_s = freeze_deadline_s
+        #: Processes whose pages were unmarked: pid -> start_ticks.
+        self._armed: dict[int, int] = {}
+        self._since_s = 0.0
+        self._frozen_s = 0.0
+
+    def arm(self) -> ArmReport:
+        """Begin: from now on, writes are seen. See `Tracker.arm`."""
+        began_s = time.monotonic()
+        self._frozen_s = 0.0
+        self._armed.clear()
+        failed = []
+        pages = mappings = 0
+        with self._frozen():
+            self._since_s = time.monotonic()
+            for member in self._task.members():
+                try:
+                    self._clear(member.pid)
+                except OSError as error:
+                    failed.append((member.pid, str(error)))
+        for pid in self._armed:
+            with contextlib.suppress(OSError):
+                areas = areas_of(self._task.procfs.maps(pid))
+                mappings += len(areas)
+                pages += sum(area.end - area.start for area in areas if not _shared(area))
+        return ArmReport(
+            time_s=self._since_s,
+            duration_s=time.monotonic() - began_s,
+            frozen_s=self._frozen_s,
+            basis=self.basis,
+            armed_pages=pages,
+            mappings=mappings,
+            refused_bytes=0,
+            processes=tuple(sorted(self._armed)),
+            failed=tuple(failed),
+        )
+
+    def scan(
+        self, rearm: bool = True, *, still: bool = False, frozen_by_caller: bool = False
+    ) -> DirtyScan:
+        """Return what changed. See `Tracker.scan`."""
+        began_s = time.monotonic()
+        self._frozen_s = 0.0
+        stop = (rearm or still) and not frozen_by_caller
+        with self._frozen() if stop else contextlib.nullcontext():
+            found = [self._scan_one(member.pid, rearm) for member in self._task.members()]
+        processes = tuple(sorted(filter(None, found), key=lambda process: process.pid))
+        arrays = [one for process in processes for one in (process.runs, process.untracked)]
+        since_s = self._since_s
+        if rearm:
+            self._since_s = began_s
+        return DirtyScan(
+            time_s=began_s,
+            since_s=since_s,
+            duration_s=time.monotonic() - began_s,
+            frozen_s=self._frozen_s,
+            still=stop or frozen_by_caller,
+            basis=self.basis,
+            processes=processes,
+            estimate=Estimate(float(sum(map(solid_pages, arrays)))),
+        )
+
+    def close(self) -> None:
+        """Forget the task; marks cost it nothing."""
+        self._armed.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        began_s = time.monotonic()
+        try:
+            with self._task.frozen(self._freeze_deadline_s):
+                yield
+        finally:
+            self._frozen_s += time.monotonic() - began_s
+
+    def _scan_one(self, pid: int, rearm: bool) -> ProcessScan | None:
+        procfs = self._task.procfs
+        found = None
+        detail = "it was not armed"
+        try:
+            if self._armed.get(pid) == procfs.stat(pid).start_ticks:
+                with Pagemap(f"{procfs.root}/{pid}/pagemap") as pagemap:
+                    parts = [_marked(pagemap, area) for area in areas_of(procfs.maps(pid))]
+                runs = join_runs(parts)
+                known = runs["why"] == Unknown.KNOWN
+                found = ProcessScan(pid, runs[known], runs[~known])
+        except OSError as error:
+            detail = str(error)
+        if found is None:
+            found = scan_untracked(procfs, pid, Unknown.PROCESS, detail)
+        if rearm:
+            # If it cannot be unmarked, its pages stay marked or it is not in _armed: both are safe.
+            self._armed.pop(pid, None)
+            with contextlib.suppress(OSError):
+                self._clear(pid)
+        return found
+
+    def _clear(self, pid: int) -> None:
+        procfs = self._task.procfs
+        start_ticks = procfs.stat(pid).start_ticks
+        (procfs.root / str(pid) / "clear_refs").write_text("4")
+        self._armed[pid] = start_ticks
+
+
+def _shared(area: Area) -> bool:
+    return area.kind in (MemoryKind.SHARED, MemoryKind.SHARED_FILE)
+
+
+def _marked(pagemap: Pagemap, area: Area) -> RunArray:
+    if _shared(area):
+        return to_runs(populated(pagemap, area), area.kind, Unknown.REFUSED)
+    own_only = area.kind is MemoryKind.PRIVATE_FILE
+    return to_runs(pagemap.soft_dirty(area.start, area.end, own_only=own_only), area.kind)

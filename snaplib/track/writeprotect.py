@@ -1,0 +1,272 @@
+"""Tracking by asynchronous write protection, with a userfaultfd taken out of each process.
+
+Every populated page is write-protected; the first write to it afterwards costs the task 1 to 2 us,
+and a scan reads and renews the protection in one step. Processes and mappings that appear are found
+at each scan, and armed in it. What cannot be known is never called clean:
+
+- a mapping that is not registered is `untracked` wholly, and registered while the task stands still
+  for a few milliseconds;
+- a process that forked or executed is new wholly; one whose scan fails is `untracked` wholly;
+- writes to shared memory through a file descriptor (write(2) on a memfd), by processes that are not
+  of the task, by io_uring into registered buffers and by devices are not seen: the page tables that
+  this reads have no trace of them.
+
+After the tracker's end, however it ends, the kernel drops all protection. Huge pages that tracking
+has split are asked back when it is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Self
+
+from snaplib.track.armed import Look
+from snaplib.track.records import ArmReport, Basis, DirtyScan, Estimate, ProcessScan, Unknown
+from snaplib.track.roster import Roster
+from snaplib.track.runs import empty_runs, join_runs
+from snaplib.track.sampling import SampleCount
+from snaplib.track.states import solid_pages
+from snaplib.track.tracker import CannotTrack
+from snaplib.track.untracked import scan_untracked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from fractions import Fraction
+    from types import TracebackType
+
+    from snaplib.track.tracker import TrackableTask
+
+__all__ = ["WriteProtect"]
+
+
+class WriteProtect:
+    """Tracks a task by write protection; see the module.
+
+    Args:
+        task: What to track. It must not be traced by anyone, nor frozen by a cgroup.
+        sample: Arm only this fraction of large mappings; counts become estimates.
+        freeze_deadline_s: For how long it may stand still while mappings are registered.
+        reasons: Why nothing better was chosen.
+
+    Raises:
+        CannotTrack: Its root cannot be armed, or another tracker watches it.
+        TaskEnded: It has ended.
+    """
+
+    def __init__(
+        self,
+        task: TrackableTask,
+        *,
+        sample: Fraction | None = None,
+        freeze_deadline_s: float = 1.0,
+        reasons: Sequence[str] = (),
+    ) -> None:
+        if sample is not None and not 0 < sample <= 1:
+            raise ValueError(f"sample is {sample}, which is not a fraction between 0 and 1")
+        self.basis = Basis.WRITE_PROTECT if sample in (None, 1) else Basis.SAMPLED
+        self.reasons = tuple(reasons)
+        self._task = task
+        self._freeze_deadline_s = freeze_deadline_s
+        self._roster = Roster(task.procfs, None if sample == 1 else sample)
+        #: Processes whose last scan was not heard to its end: what it re-armed is forgotten.
+        self._distrusted: frozenset[int] = frozenset()
+        self._since_s = 0.0
+        self._frozen_s = 0.0
+        try:
+            self._roster.arm(self._members())
+            self._check_root()
+        except BaseException:
+            self.close()
+            raise
+
+    def arm(self) -> ArmReport:
+        """Begin: from now on, writes are seen. See `Tracker.arm`."""
+        began_s = time.monotonic()
+        pids = self._members()
+        self._roster.keep(pids)
+        self._roster.arm(pids)
+        looks = {pid: Look() for pid in self._roster.armed}
+        self._frozen_s = 0.0
+        with self._frozen():
+            self._settle(looks)
+        self._since_s = time.monotonic()
+        pages = mappings = refused_bytes = 0
+        for pid, look in looks.items():
+            if pid in self._roster.armed:
+                process = self._roster.armed[pid]
+                with self._roster.attempt(pid):
+                    process.finish(look)
+                    pages += sum(map(solid_pages, look.runs))
+                    areas, refused = process.mappings(look)
+                    mappings += areas
+                    refused_bytes += refused
+        if not self._roster.armed:
+            raise CannotTrack(f"no process of task {self._task.pid} could be armed")
+        self._distrusted = frozenset()
+        return ArmReport(
+            time_s=self._since_s,
+            duration_s=time.monotonic() - began_s,
+            frozen_s=self._frozen_s,
+            basis=self.basis,
+            armed_pages=pages,
+            mappings=mappings,
+            refused_bytes=refused_bytes,
+            processes=tuple(sorted(self._roster.armed)),
+            failed=self._roster.failed(),
+        )
+
+    def scan(
+        self, rearm: bool = True, *, still: bool = False, frozen_by_caller: bool = False
+    ) -> DirtyScan:
+        """Return what changed. See `Tracker.scan`."""
+        began_s = time.monotonic()
+        self._frozen_s = 0.0
+        pids = self._members()
+        self._roster.keep(pids)
+        doubtful = self._distrusted
+        if rearm:
+            if not frozen_by_caller:
+                self._roster.arm(pids)
+            self._distrusted = frozenset(self._roster.armed) | doubtful
+        stands = still or frozen_by_caller
+        with self._frozen() if still and not frozen_by_caller else contextlib.nullcontext():
+            looks = self._look(tuple(self._roster.armed), rearm=rearm)
+            if rearm and not stands:
+                self._arm_executed(pids, looks)
+            if rearm and any(look.missing for look in looks.values()):
+                self._register(looks, stands=stands)
+            processes = self._finish(looks, doubtful, rearm=rearm)
+            self._add_unarmed(processes)
+        since_s = self._since_s
+        if rearm:
+            self._distrusted = frozenset()
+            self._since_s = began_s
+        return DirtyScan(
+            time_s=began_s,
+            since_s=since_s,
+            duration_s=time.monotonic() - began_s,
+            frozen_s=self._frozen_s,
+            still=stands,
+            basis=self.basis,
+            processes=tuple(processes[pid] for pid in sorted(processes)),
+            estimate=self._estimate(looks, processes),
+        )
+
+    def close(self) -> None:
+        """Detach; the task runs on as if never tracked. See `Tracker.close`."""
+        self._roster.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _members(self) -> tuple[int, ...]:
+        return tuple(member.pid for member in self._task.members())
+
+    def _check_root(self) -> None:
+        root = self._task.pid
+        if root not in self._roster.armed:
+            raise CannotTrack(
+                f"pid {root} cannot be tracked by write protection: {self._roster.detail(root)}"
+            )
+        another = False
+        with self._roster.attempt(root):
+            another = self._roster.armed[root].watched_by_another()
+        if another:
+            raise CannotTrack(
+                f"another tracker watches pid {root}",
+                hint="end the other one first: a task can have one write-protect tracker",
+            )
+
+    @contextlib.contextmanager
+    def _frozen(self) -> Iterator[None]:
+        began_s = time.monotonic()
+        try:
+            with self._task.frozen(self._freeze_deadline_s):
+                yield
+        finally:
+            self._frozen_s += time.monotonic() - began_s
+
+    def _look(self, pids: Iterable[int], *, rearm: bool) -> dict[int, Look]:
+        looks = {}
+        for pid in pids:
+            look = Look()
+            with self._roster.attempt(pid):
+                self._roster.armed[pid].look(look, rearm=rearm)
+                looks[pid] = look
+        return looks
+
+    def _arm_executed(self, pids: Sequence[int], looks: dict[int, Look]) -> None:
+        """Arm processes that turned out to have executed another program, and look at them."""
+        self._roster.arm(pids)
+        looks.update(self._look(self._roster.armed.keys() - looks.keys(), rearm=True))
+
+    def _register(self, looks: dict[int, Look], *, stands: bool) -> None:
+        if stands:
+            self._settle(looks)
+            return
+        try:
+            with self._frozen():
+                self._settle(looks)
+        except TimeoutError:
+            # What was not registered counts as dirty, and the next scan tries again.
+            return
+
+    def _settle(self, looks: dict[int, Look]) -> None:
+        for pid, look in looks.items():
+            if pid in self._roster.armed:
+                with self._roster.attempt(pid):
+                    self._roster.armed[pid].settle(look)
+
+    def _finish(
+        self, looks: dict[int, Look], doubtful: frozenset[int], *, rearm: bool
+    ) -> dict[int, ProcessScan]:
+        processes = {}
+        for pid, look in looks.items():
+            if pid not in self._roster.armed:
+                continue
+            with self._roster.attempt(pid):
+                process = self._roster.armed[pid]
+                process.finish(look, rearm=rearm)
+                if pid in doubtful:
+                    process.distrust(look)
+                runs = join_runs(look.runs)
+                known = runs["why"] == Unknown.KNOWN
+                processes[pid] = ProcessScan(
+                    pid, runs[known], runs[~known], complete=self.basis is not Basis.SAMPLED
+                )
+        for pid, owner in self._roster.sharing.items():
+            if owner in processes and self._roster.shares(pid, owner):
+                detail = f"it shares the memory of pid {owner}"
+                processes[pid] = ProcessScan(pid, empty_runs(), empty_runs(), detail=detail)
+        return processes
+
+    def _add_unarmed(self, processes: dict[int, ProcessScan]) -> None:
+        for pid in self._members():
+            if pid not in processes:
+                detail = self._roster.detail(pid)
+                found = scan_untracked(self._task.procfs, pid, Unknown.PROCESS, detail)
+                if found is not None:
+                    processes[pid] = found
+
+    def _estimate(self, looks: dict[int, Look], processes: dict[int, ProcessScan]) -> Estimate:
+        if self.basis is not Basis.SAMPLED:
+            arrays = (
+                one for process in processes.values() for one in (process.runs, process.untracked)
+            )
+            return Estimate(float(sum(map(solid_pages, arrays))))
+        count = SampleCount()
+        for pid, process in sorted(processes.items()):
+            if pid in looks and pid in self._roster.armed:
+                count.add(looks[pid].count)
+            else:
+                count.add_certain(solid_pages(process.untracked))
+        return count.estimate()
