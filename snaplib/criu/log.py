@@ -1,8 +1,9 @@
 """CRIU's log: which of its lines say why something failed.
 
 CRIU's answer carries its first error line, which is nearly always a harmless one (a limit it could not raise); the
-reason is further down.  Lines look like ``(00.012345) Error (criu/files-ext.c:98): Can't dump file 7 ...``, with
-``pie: 42:`` in front where the parasite speaks and ``   42:`` where a process being restored does.
+reason is further down.  Lines look like ``Error (criu/files-ext.c:98): Can't dump file 7 ...``, with a time stamp
+``(00.012345)`` in front at higher log levels, ``pie: 42:`` where the parasite speaks and ``   42:`` where a process
+being restored does.
 """
 
 from __future__ import annotations
@@ -13,21 +14,16 @@ from pathlib import Path
 __all__ = ["failure_reasons", "log_tail"]
 
 _ERROR = re.compile(
-    r"^\(\d+\.\d+\)\s*(?:pie:\s*)?(?:\d+:\s*)?Error\s*\((?P<where>[^)]*)\):\s*(?P<text>.*)$"
+    r"^(?:\(\d+\.\d+\)\s*)?(?:pie:\s*)?(?:\s*\d+:\s*)?Error\s*\((?P<where>[^)]*)\):\s*(?P<text>.*)$"
 )
 
 #: Errors that CRIU logs and then carries on after, and those that only repeat that it failed.
 _HARMLESS = (
-    "rlimit: RLIMIT_NOFILE unlimited",
-    "Can't setup rlimit",
-    "rlimit",
+    "rlimit: Can't setup",
     "Dumping FAILED",
     "Restoring FAILED",
     "One of more action scripts failed",
     "RPC client reported script error",
-    "Unable to connect to path",
-    "Will skip in-flight",
-    "Error in dumping FDs",
 )
 
 

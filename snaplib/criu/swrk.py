@@ -104,7 +104,7 @@ class Swrk:
             if on_notify is not None and failure is None:
                 try:
                     verdict = on_notify(Notification(answer.notify.script, answer.notify.pid))
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - raised again below
                     # CRIU must hear a no before anything else happens: the tasks are frozen.
                     failure = error
             self._reply(False if failure is not None else verdict)
