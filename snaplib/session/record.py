@@ -179,6 +179,11 @@ class ExitStatus:
     signal: int | None = None
     saved: str | None = None
 
+    @property
+    def shell_code(self) -> int:
+        """The status as shells give it: 128 + N after signal N."""
+        return 128 + self.signal if self.signal is not None else self.exit_code or 0
+
 
 def _encoded(leftovers: Mapping[int, bytes]) -> dict[str, str]:
     return {str(fd): base64.b64encode(data).decode() for fd, data in leftovers.items()}

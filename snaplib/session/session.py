@@ -43,6 +43,8 @@ class Session:
         self._terminal = -1
         self._is_foreground = False
         self._rewrites: list[tuple[int, IO[bytes] | bytes]] = []
+        #: By stream, CRIU's name of the task's end in the snapshot; the new ends have new names.
+        self._snapshot_keys: Mapping[int, str] = {}
         try:
             self.pidfd = os.pidfd_open(record.host_pid)
         except ProcessLookupError:
@@ -165,7 +167,8 @@ class Session:
                 "last_pid": max(reserve, default=0),
             }
             data = {"inputs": backlog.inputs, "outputs": backlog.outputs}
-            return cls._spawn(spec, outer, data, rewrites)
+            keys = {stream.fds[0]: str(stream.key) for stream in record.streams}
+            return cls._spawn(spec, outer, data, rewrites, keys)
 
     @classmethod
     def find(cls, name: str) -> Session | None:
@@ -196,12 +199,38 @@ class Session:
         return registry.read_status(folder) or ExitStatus(signal=_KILLED)
 
     @classmethod
+    def of_root(cls, pid: int) -> Session | None:
+        """Return the session whose task has this root; None when there is none.
+
+        Args:
+            pid: The root's pid, as seen here.
+        """
+        for name in registry.names():
+            session = cls.find(name)
+            if session is None:
+                continue
+            with contextlib.suppress(TaskEnded):
+                if session.root_host_pid == pid:
+                    return session
+            session.close()
+        return None
+
+    @staticmethod
+    def forget(name: str) -> None:
+        """Remove what is left of the session of that name, unless it runs."""
+        folder = registry.folder_of(name)
+        record = registry.read_record(folder)
+        if record is None or not record.alive:
+            registry.remove(folder)
+
+    @classmethod
     def _spawn(
         cls,
         spec: dict[str, Any],
         outer: Outer,
         data: Mapping[str, Mapping[int, bytes]] | None = None,
         rewrites: Sequence[tuple[int, IO[bytes] | bytes]] = (),
+        snapshot_keys: Mapping[int, str] | None = None,
     ) -> Session:
         folder = registry.folder_of(spec["name"])
         found = registry.read_record(folder)
@@ -218,6 +247,7 @@ class Session:
             raise TaskEnded(f"the session {spec['name']} has ended and was removed")
         session = cls(record, folder, control)
         session._keep_terminal(outer)
+        session._snapshot_keys = snapshot_keys or {}
         session._rewrites = [(os.dup(outer.fds[stream]), source) for stream, source in rewrites]
         return session
 
@@ -237,6 +267,11 @@ class Session:
     def command(self) -> tuple[str, ...]:
         """What was run."""
         return self._record.command
+
+    @property
+    def cwd(self) -> str:
+        """Where it was run."""
+        return self._record.cwd
 
     @property
     def host_pid(self) -> int:
@@ -332,7 +367,7 @@ class Session:
 
         Args:
             snapshot: Its id.
-            end: Let the init kill the task; otherwise it waits until someone does.
+            end: Let the init kill the task; otherwise someone does, and `release` lets it end.
         """
         with contextlib.suppress(TaskEnded):
             self._control.ask("saved", snapshot=snapshot, end=end)
@@ -345,7 +380,7 @@ class Session:
         They are for CRIU's ``inherit_fd``; the caller closes them once CRIU has them.
         """
         answer, fds = self._control.ask("inherit")
-        keys = {stream.fds[0]: stream.key for stream in self._record.streams.streams}
+        keys = self._snapshot_keys
         return [(fd, str(keys[first])) for first, fd in zip(answer["streams"], fds, strict=True)]
 
     def adopt_root(self, root_pid: int) -> None:

@@ -229,6 +229,10 @@ class Init:
     def _finished(self) -> bool:
         """Whether all is over; then the end is recorded."""
         if self.requests.saved_as is not None and self.root_status is not None:
+            if self.requests.holder is not None:
+                # CRIU, which kills one process after the other and then answers, lives in this
+                # namespace too: our end would be its own.
+                return False
             # What was not passed on is part of the snapshot.
             self.kill_all(signal.SIGKILL)
             self.folder.end({"state": "saved", "snapshot": self.requests.saved_as})

@@ -113,6 +113,9 @@ class Requests:
     ) -> None:
         self._check_holder(connection)
         self._thaw, self._continue = [], False
+        if self._init.root_status is None:
+            # Committed or not: the task goes on, so nothing has taken its place.
+            self.saved_as = None
         self._let_go()
         connection.answer(self._init.describe())
 
@@ -180,6 +183,9 @@ class Requests:
         """No dump is being made any more: the task goes on, or has ended."""
         self.holder = None
         self._thaw_task()
+        if self.saved_as is not None:
+            # What has not been passed on is part of the snapshot.
+            return
         if self._init.root_status is not None:
             if self._init.state != "ending":
                 self._init.begin_ending()
@@ -190,6 +196,7 @@ class Requests:
 
     def _end_saved(self) -> None:
         """The snapshot takes the task's place."""
+        self.holder = None
         self._init.kill_all(signal.SIGKILL)
         self._thaw_task()
 
