@@ -8,12 +8,13 @@ records that cannot change.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import signal as signals
 import time
 import weakref
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -21,15 +22,20 @@ from snaplib.attachment import check_attachable
 from snaplib.errors import NoSuchTask, RootRequired, TaskEnded
 from snaplib.kernel.freezer import choose_freezer
 from snaplib.kernel.procfs import ProcFs
+from snaplib.session import ExitStatus, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from snaplib.kernel.cgroup import TaskCgroup
     from snaplib.kernel.freezer import Freezer
-    from snaplib.session import ExitStatus, Session
 
-__all__ = ["Frozen", "Member", "Task"]
+__all__ = ["Frozen", "Member", "Task", "default_key"]
+
+
+#: The pid of a task that ended before anybody could look at it.
+_NOBODY = 0
 
 
 @attrs.frozen
@@ -43,6 +49,7 @@ class Member:
         comm: Name of its main thread.
         state: One letter, as in `snaplib.kernel.ProcessStat`.
         threads: Ids of its threads as this process sees them.
+        start_ticks: Clock ticks since boot; with the pid, the name of one process.
     """
 
     pid: int
@@ -51,6 +58,7 @@ class Member:
     comm: str
     state: str
     threads: tuple[int, ...]
+    start_ticks: int = 0
 
 
 @attrs.frozen
@@ -77,7 +85,7 @@ class Task:
     Use `attach` (or `launch`) rather than the constructor, which checks nothing.
 
     Args:
-        pid: The root's pid as this process sees it.
+        pid: The root's pid as this process sees it; 0 for one whose session has ended already.
         procfs: Where the processes are seen.
         session: What the task runs in, if snaplib started it.
         cgroup: The one that was made for the task, if any.
@@ -99,6 +107,9 @@ class Task:
         self.session = session
         self.cgroup = cgroup
         self._freezer: Freezer | None = None
+        if pid == _NOBODY and session is not None:
+            self._pidfd, self.start_time, self.ns_pid = -1, 0, session.root_pid
+            return
         try:
             # The pidfd first: what is asked afterwards is about the process that it holds.
             self._pidfd = os.pidfd_open(pid)
@@ -128,7 +139,66 @@ class Task:
         """
         found = procfs if procfs is not None else ProcFs()
         check_attachable(found, pid)
-        return cls(pid, procfs=found)
+        return cls(pid, procfs=found, session=Session.of_root(pid))
+
+    @classmethod
+    def launch(
+        cls,
+        command: Sequence[str],
+        *,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        cwd: str | Path | None = None,
+        env: Mapping[str, str] | None = None,
+        append: bool = False,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> Self:
+        """Start a command in a PID namespace of its own, under a small init that outlives us.
+
+        Args:
+            command: The program and its arguments.
+            stdin: None inherits ours; a path, a descriptor, a file object or subprocess.DEVNULL.
+            stdout: The same; a path is opened for the task itself.
+            stderr: The same, or subprocess.STDOUT.
+            cwd: Where it starts; here by default.
+            env: Its environment; ours by default.
+            append: Open paths for output at their end instead of emptying them.
+            name: The name of its session; made up by default.
+            key: What its snapshots are found by; derived from folder and command by default.
+
+        Raises:
+            CommandNotFound: There is no such program.
+            CommandNotExecutable: It cannot be executed.
+            RootRequired: No privilege to make namespaces.
+            HostUnfit: The kernel refused to.
+            UsageError: ``cwd`` is no folder, or a path cannot be opened.
+        """
+        session = Session.start(
+            command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            append=append,
+            name=name,
+            key=key,
+        )
+        return cls.of_session(session)
+
+    @classmethod
+    def of_session(cls, session: Session) -> Self:
+        """Return the task of a session; if that has ended already, a task that only knows how.
+
+        Args:
+            session: The session.
+        """
+        try:
+            return cls(session.root_host_pid, session=session)
+        except (NoSuchTask, TaskEnded):
+            return cls(_NOBODY, session=session)
 
     def __repr__(self) -> str:
         return f"Task({self.pid})"
@@ -144,11 +214,12 @@ class Task:
         if self._freezer is not None:
             self._freezer.close()
             self._freezer = None
-        self._close_pidfd()
+        if self._pidfd >= 0:
+            self._close_pidfd()
 
     def alive(self) -> bool:
         """Return whether the root has not ended; a zombie has."""
-        return not _readable(self._pidfd, 0.0)
+        return self._pidfd >= 0 and not _readable(self._pidfd, 0.0)
 
     def members(self) -> tuple[Member, ...]:
         """Return the processes of the task, the root first, parents before children.
@@ -168,10 +239,19 @@ class Task:
                         comm=status.name,
                         state=status.state,
                         threads=self.procfs.threads(pid),
+                        start_ticks=self.procfs.stat(pid).start_ticks,
                     )
                 )
         self._check_alive()
         return tuple(found)
+
+    def is_member(self, member: Member) -> bool:
+        """Return whether a process that was a member is still there, and not as a zombie."""
+        try:
+            stat = self.procfs.stat(member.pid)
+        except ProcessLookupError:
+            return False
+        return stat.start_ticks == member.start_ticks and not stat.zombie
 
     def threads(self) -> tuple[int, ...]:
         """Return the ids of all threads of all members, as this process sees them.
@@ -180,6 +260,50 @@ class Task:
             TaskEnded: The root has ended.
         """
         return tuple(tid for member in self.members() for tid in member.threads)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What was run, as far as it is known."""
+        return self.session.command if self.session is not None else self.procfs.cmdline(self.pid)
+
+    @property
+    def cwd(self) -> str:
+        """Where it was started, or, of a task that was attached to, where it is."""
+        if self.session is not None:
+            return self.session.cwd
+        return self.procfs.cwd(self.pid) or "/"
+
+    @property
+    def key(self) -> str:
+        """What its snapshots are found by."""
+        named = self.session.key if self.session is not None else None
+        return named or default_key(self.command, self.cwd)
+
+    def group_and_session(self, member: Member) -> dict[str, int]:
+        """Return a member's process group and session as the task sees them, 0 where it cannot."""
+        try:
+            status = self.procfs.status(member.pid)
+        except ProcessLookupError:
+            return {"group": 0, "session": 0}
+        return {"group": status.ns_process_groups[-1], "session": status.ns_sessions[-1]}
+
+    def session_leader_outside(self) -> bool:
+        """Return whether the root's session is led by a process that is not part of the task."""
+        leader = self.procfs.stat(self.pid).session
+        return leader not in self._tree()
+
+    def thread_ids(self) -> dict[int, int]:
+        """Return the id of each thread in the task's own PID namespace, by its id as seen here.
+
+        Raises:
+            TaskEnded: The root has ended.
+        """
+        found = {}
+        for member in self.members():
+            for tid in member.threads:
+                with contextlib.suppress(ProcessLookupError):
+                    found[tid] = self.procfs.thread_status(member.pid, tid).ns_pids[-1]
+        return found
 
     def affinity(self) -> dict[int, frozenset[int]]:
         """Return the CPUs each thread may run on, by its id in the task's own PID namespace.
@@ -223,12 +347,13 @@ class Task:
             freezer.thaw()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the root; in a session, through its init, to the root's group.
+        """Send a signal to the root.
 
         Raises:
             TaskEnded: It has ended.
             RootRequired: This process may not signal it.
         """
+        self._check_alive()
         try:
             if self.session is not None:
                 self.session.signal(number)
@@ -276,6 +401,19 @@ class Task:
     def _check_alive(self) -> None:
         if not self.alive():
             raise TaskEnded(f"the task {self.pid} has ended")
+
+
+def default_key(command: Sequence[str], cwd: str | os.PathLike[str]) -> str:
+    """Return the key of a command in a folder: its name for people, and a hash of both.
+
+    Args:
+        command: The command and its arguments.
+        cwd: The folder it runs in.
+    """
+    words = "\0".join([os.fspath(cwd), *command])
+    digest = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
+    name = os.path.basename(command[0]) if command else "task"  # noqa: PTH119 - no need for a Path
+    return f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)[:40]}-{digest[:12]}"
 
 
 def _readable(descriptor: int, timeout_s: float | None) -> bool:
