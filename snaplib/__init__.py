@@ -2,6 +2,54 @@
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snaplib import errors
+    from snaplib.checkpoint import dump, restore
+    from snaplib.store import Snapshot, Store
+    from snaplib.supervise import Event, Supervisor
+    from snaplib.task import Member, Task
+
+__all__ = [
+    "Event",
+    "Member",
+    "Snapshot",
+    "Store",
+    "Supervisor",
+    "Task",
+    "__version__",
+    "dump",
+    "errors",
+    "restore",
+]
 
 __version__ = "0.1.0"
+
+#: Public name -> the module it comes from: each is imported when it is first asked for, because
+#: start-up time counts when a machine has seconds left.
+_HOMES = {
+    "Event": "snaplib.supervise",
+    "Member": "snaplib.task",
+    "Snapshot": "snaplib.store",
+    "Store": "snaplib.store",
+    "Supervisor": "snaplib.supervise",
+    "Task": "snaplib.task",
+    "dump": "snaplib.checkpoint",
+    "restore": "snaplib.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("snaplib.errors")
+    if name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'snaplib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

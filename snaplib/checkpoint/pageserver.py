@@ -28,6 +28,8 @@ _CLOSE, _FORCE_CLOSE = 0x1023, 0x1024
 
 #: What the kernel may hold between CRIU and us; CRIU splices page references, so this costs no copy.
 _SOCKET_BUFFER_BYTES = 4 << 20
+#: Not in Python's socket module (Linux: include/uapi/asm-generic/socket.h).
+_SO_SNDBUFFORCE = 32
 
 
 class PageSink(Protocol):
@@ -63,7 +65,7 @@ class PageServer:
         self._ours, self.criu_end = socket.socketpair()
         # FORCE needs CAP_NET_ADMIN; with the default of 208 KiB CRIU and we take turns instead of overlapping.
         with contextlib.suppress(PermissionError):
-            self.criu_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUFFORCE, _SOCKET_BUFFER_BYTES)
+            self.criu_end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER_BYTES)
         self.page_bytes = 0
         self.runs = 0
         self._failure: BaseException | None = None
@@ -113,7 +115,7 @@ class PageServer:
     def _serve(self) -> None:
         try:
             self._complete = self._conversation()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by finish()
             # Kept for finish(): a thread has nobody else to tell.
             self._failure = error
         finally:

@@ -1,0 +1,291 @@
+"""One dump: CRIU freezes the task and sends its pages through our page server into the store.
+
+The order is what makes it safe.  CRIU notifies us in ``post-dump``, when its images are complete and the tasks still
+frozen: only there, and only if the snapshot could be committed, do we agree to the end that was asked for.  A no, an
+exception, a deadline or our own death makes CRIU let the tasks run on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import attrs
+
+from snaplib.checkpoint.describe import describe_host, describe_task
+from snaplib.checkpoint.pageserver import PageServer
+from snaplib.checkpoint.streams import write_streams
+from snaplib.checkpoint.watchdog import Watchdog
+from snaplib.criu import Criu, CriuError, Notification, Swrk, failure_reasons, find_criu, log_tail
+from snaplib.errors import (
+    DeadlineExceeded,
+    DumpFailed,
+    RootRequired,
+    SnaplibError,
+    TaskEnded,
+    UsageError,
+)
+from snaplib.runtime import scratch_dir
+from snaplib.store import Snapshot, SnapshotWriter, Store
+from snaplib.task import Member, Task
+
+__all__ = ["GHOST_LIMIT_BYTES", "TCP_MODES", "dump"]
+
+#: Deleted files up to this size are kept in the snapshot.
+GHOST_LIMIT_BYTES = 1 << 30
+TCP_MODES = ("established", "close")
+
+_LOG = "dump.log"
+#: How much of the deadline the standard streams' readers get to take what is under way.
+_DRAIN_SHARE = 0.1
+_DRAIN_MAX_S = 5.0
+#: How long CRIU may take to end once it has answered.
+_CRIU_END_S = 30.0
+
+Progress = Callable[[str, float], None]
+
+
+def dump(
+    task: Task,
+    store: Store,
+    *,
+    key: str | None = None,
+    leave_running: bool = False,
+    deadline_s: float = 120.0,
+    tcp: str = "established",
+    progress: Progress | None = None,
+) -> Snapshot:
+    """Save a task in a store.
+
+    Args:
+        task: What to save.
+        store: Where to.
+        key: What the snapshot is found by later; the task's own by default.
+        leave_running: Whether the task runs on afterwards.  If not, it ends, but only once the snapshot is durable.
+        deadline_s: Seconds after which the dump is given up and the task runs on.
+        tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
+        progress: Called with a stage and the bytes of pages so far.
+
+    Returns:
+        The snapshot, durable in the store.
+
+    Raises:
+        CannotDump: The task holds something that cannot be dumped; it was not touched.
+        DumpFailed: CRIU failed; the task runs on, and says why where CRIU's log does.
+        DeadlineExceeded: It took too long; the task runs on.
+        StoreError: The store failed; the task runs on.
+    """
+    if tcp not in TCP_MODES:
+        raise UsageError(f"tcp={tcp!r} is not one of {', '.join(TCP_MODES)}")
+    if deadline_s <= 0:
+        raise UsageError(f"a deadline of {deadline_s} s leaves no time for a dump")
+    if os.geteuid() != 0:
+        raise RootRequired("dumping a task needs root")
+    criu = find_criu()
+    with store.begin(key or task.key) as writer, scratch_dir("dump") as images:
+        return _Dump(
+            task=task,
+            store=store,
+            writer=writer,
+            images=images,
+            criu=criu,
+            leave_running=leave_running,
+            deadline_s=deadline_s,
+            tcp=tcp,
+            progress=progress or (lambda _stage, _bytes: None),
+        ).take()
+
+
+@attrs.define
+class _Dump:
+    """The state of one dump."""
+
+    task: Task
+    store: Store
+    writer: SnapshotWriter
+    images: Path
+    criu: Criu
+    leave_running: bool
+    deadline_s: float
+    tcp: str
+    progress: Progress
+
+    _started: float = attrs.field(factory=time.monotonic, init=False)
+    _frozen_at: float | None = attrs.field(default=None, init=False)
+    _description: dict[str, Any] = attrs.field(factory=dict, init=False)
+    _members: tuple[Member, ...] = attrs.field(default=(), init=False)
+    _agreed: bool = attrs.field(default=False, init=False)
+    _snapshot: Snapshot | None = attrs.field(default=None, init=False)
+    _server: PageServer = attrs.field(init=False)
+    _swrk: Swrk = attrs.field(init=False)
+    _watchdog: Watchdog = attrs.field(init=False)
+
+    def take(self) -> Snapshot:
+        """Run CRIU and return the committed snapshot."""
+        session = self.task.session
+        with contextlib.ExitStack() as stack:
+            self._server = PageServer(self.writer.pages)
+            stack.callback(self._server.close)
+            self._server.start()
+            page_fd = self._server.criu_end.fileno()
+            enter = session.enter_prefix() if session else []
+            self._swrk = Swrk(self.criu, enter=enter, pass_fds=[page_fd])
+            self._server.criu_end.close()
+            if session:
+                session.hold()
+            try:
+                self._watchdog = Watchdog(
+                    self.deadline_s, [self._server.hang_up, self._swrk.hang_up]
+                )
+                with self._watchdog:
+                    self._converse(self._request(page_fd))
+            except BaseException:
+                if not self._end_was_reached():
+                    if self._snapshot is not None:
+                        # The task runs on: what it does from now on would be done twice if this
+                        # snapshot were ever resumed.
+                        self.store.remove(self._snapshot.id)
+                    raise
+            finally:
+                if session:
+                    with contextlib.suppress(TaskEnded):
+                        session.release()
+            if self.leave_running:
+                self._commit()
+        assert self._snapshot is not None
+        return self._snapshot
+
+    def _end_was_reached(self) -> bool:
+        """Whether CRIU had begun to end the task when something went wrong: then the snapshot is what is left of it.
+
+        Every member still there means that CRIU has let them run on.  If one is gone, so must be the others.
+        """
+        if not self._agreed:
+            return False
+        self._swrk.finish(_CRIU_END_S)
+        survivors = [member.pid for member in self._members if self.task.is_member(member)]
+        if len(survivors) == len(self._members):
+            return False
+        for pid in survivors:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _request(self, page_fd: int) -> Any:
+        messages = self._swrk.messages
+        session = self.task.session
+        request = messages.criu_req(type=messages.DUMP)
+        opts = request.opts
+        opts.images_dir_fd = -1
+        opts.images_dir = str(self.images)
+        opts.log_file = _LOG
+        opts.log_level = 2
+        opts.pid = self.task.ns_pid if session else self.task.pid
+        opts.leave_running = self.leave_running
+        opts.notify_scripts = True
+        opts.ps.fd = page_fd
+        opts.ext_unix_sk = True
+        opts.file_locks = True
+        opts.link_remap = True
+        opts.ghost_limit = GHOST_LIMIT_BYTES
+        opts.manage_cgroups_mode = messages.IGNORE
+        opts.network_lock = messages.NFTABLES
+        opts.shell_job = session is None and self.task.session_leader_outside()
+        opts.tcp_established = self.tcp == "established"
+        opts.tcp_close = self.tcp == "close"
+        if session:
+            opts.external.extend(session.streams().external())
+        return request
+
+    def _converse(self, request: Any) -> None:
+        """Let CRIU work; turn what goes wrong into an error that says why."""
+        try:
+            self._swrk.request(request, on_notify=self._on_notify)
+        except CriuError as error:
+            raise self._diagnose(error) from error
+        finally:
+            self._swrk.finish(_CRIU_END_S)
+        if self._watchdog.expired:
+            raise self._too_late()
+
+    def _on_notify(self, notification: Notification) -> bool:
+        if notification.stage == "query-ext-files":
+            self._frozen_at = time.monotonic()
+            self._when_frozen()
+        elif notification.stage == "post-dump":
+            self._when_complete()
+        return not self._watchdog.expired
+
+    def _when_frozen(self) -> None:
+        self.progress("frozen", 0)
+        self._members = self.task.members()
+        self._description = {
+            "task": describe_task(self.task),
+            "host": describe_host(self.criu),
+        }
+
+    def _when_complete(self) -> None:
+        """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
+        # CRIU has closed its side by now; nothing is left but to read our own last lines.
+        self._server.finish(timeout_s=_CRIU_END_S)
+        self.progress("dumped", self._server.page_bytes)
+        session = self.task.session
+        if session:
+            drain_s = min(_DRAIN_MAX_S, self.deadline_s * _DRAIN_SHARE)
+            backlog, streams = session.drain(drain_s)
+            self._description["streams"] = write_streams(self.writer, backlog, streams)
+        if not self.leave_running:
+            self._commit()
+            if session:
+                assert self._snapshot is not None
+                session.saved(self._snapshot.id, end=False)
+            self._agreed = True
+
+    def _commit(self) -> None:
+        if self._watchdog.expired:
+            raise self._too_late()
+        self.writer.put_directory(self.images, exclude=_is_no_image)
+        now = time.monotonic()
+        frozen_at = self._frozen_at if self._frozen_at is not None else now
+        self._snapshot = self.writer.commit(
+            **self._description,
+            timings={
+                "before_freeze_s": frozen_at - self._started,
+                "frozen_s": now - frozen_at,
+            },
+        )
+        self.progress("committed", self._server.page_bytes)
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the dump of pid {self.task.pid} was not done after {self.deadline_s:g} s; the task runs on",
+            hint="give it a longer window, or a faster store",
+        )
+
+    def _diagnose(self, error: CriuError) -> SnaplibError:
+        """Find the reason behind CRIU's failure: the store's, the deadline's, or what its log says."""
+        if self._watchdog.expired:
+            return self._too_late()
+        failure = self._server.failure
+        if isinstance(failure, SnaplibError):
+            return failure
+        log = log_tail(self.images / _LOG, lines=2000)
+        reasons = failure_reasons(log)
+        if not reasons and failure is not None:
+            reasons = (str(failure),)
+        text = reasons[0] if reasons else str(error)
+        return DumpFailed(
+            f"CRIU could not dump pid {self.task.pid}: {text}; the task runs on",
+            reasons=reasons,
+            log="\n".join(log.splitlines()[-40:]),
+            hint=f"see what stands in the way with `snaplib preflight {self.task.pid}`",
+        )
+
+
+def _is_no_image(path: PurePosixPath) -> bool:
+    return path.name == _LOG or path.name.startswith("stats-")
