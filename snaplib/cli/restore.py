@@ -1,0 +1,83 @@
+"""``snaplib restore``: bring a snapshot to life."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+
+from snaplib.checkpoint import restore
+from snaplib.cli.options import add_json, add_store
+from snaplib.cli.output import emit_json, human_seconds, message
+from snaplib.cli.run import EventLog, add_supervision, obey_signals
+from snaplib.errors import NoSuchSnapshot, UsageError
+from snaplib.store import Snapshot, Store
+from snaplib.supervise import Supervisor
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "snapshot", nargs="?", metavar="SNAPSHOT", help="its id (default: the newest of the key)"
+    )
+    add_store(parser)
+    add_json(parser)
+    parser.add_argument("--key", help="whose newest snapshot to take")
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="do not wait for the task; its output goes where ours does",
+    )
+    add_supervision(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore, and unless detached look after the task as ``snaplib run`` does."""
+    store = Store.open(args.store)
+    snapshot = _choose(store, args.snapshot, args.key)
+    if args.detach:
+        return _detached(store, snapshot, as_json=args.json)
+    if args.json:
+        raise UsageError("--json tells of a detached restore", hint="add --detach")
+    with EventLog(args.events, quiet=args.quiet) as log:
+        supervisor = Supervisor(
+            snapshot.task["command"],
+            store=store,
+            key=snapshot.key,
+            snapshot_id=snapshot.id,
+            window_s=args.window,
+            tcp=args.tcp,
+            exit_saved=args.exit_saved,
+            keep_snapshots=True,
+            on_event=log,
+        )
+        obey_signals(supervisor)
+        return supervisor.run()
+
+
+def _choose(store: Store, snapshot_id: str | None, key: str | None) -> Snapshot:
+    if snapshot_id:
+        return store.get(snapshot_id)
+    found = store.snapshots(key)
+    if not found:
+        of_key = f" of key {key}" if key else ""
+        raise NoSuchSnapshot(f"{store.url} holds no snapshot{of_key}")
+    if len({snapshot.key for snapshot in found}) > 1:
+        raise UsageError(
+            "the store holds snapshots of several tasks", hint="name one by its id or with --key"
+        )
+    return found[0]
+
+
+def _detached(store: Store, snapshot: Snapshot, *, as_json: bool) -> int:
+    began = time.monotonic()
+    task = restore(store, snapshot.id, stdin=subprocess.DEVNULL)
+    seconds = time.monotonic() - began
+    if as_json:
+        emit_json({"id": snapshot.id, "pid": task.pid, "ns_pid": task.ns_pid, "restore_s": seconds})
+    else:
+        print(task.pid)
+        message(f"restored snapshot {snapshot.id} in {human_seconds(seconds)} as pid {task.pid}")
+    return 0

@@ -1,0 +1,176 @@
+"""``snaplib run``: start a command, or resume it; save it when notice is given."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Self, TextIO
+
+from snaplib.cli.options import add_store
+from snaplib.cli.output import human_bytes, human_seconds, message
+from snaplib.errors import EXIT_SAVED, UsageError
+from snaplib.store import Store
+from snaplib.supervise import ON_RESTORE_FAILURE, Event, Supervisor
+
+__all__ = ["configure", "run"]
+
+#: These mean that the window begins; everything else that has a handler is passed on to the task.
+_NOTICE = (signal.SIGTERM, signal.SIGUSR1)
+_PASSED_ON = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_store(parser)
+    add_supervision(parser)
+    parser.add_argument(
+        "--on-restore-failure",
+        choices=ON_RESTORE_FAILURE,
+        default="fail",
+        help="when the snapshot cannot be restored: fail with 176, or restart the command (default: fail)",
+    )
+    parser.add_argument(
+        "--key", help="what the snapshots are found by (default: from folder and command)"
+    )
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- CMD ...", help="the command to run"
+    )
+
+
+def add_supervision(parser: argparse.ArgumentParser) -> None:
+    """Add the options of everything that looks after a task."""
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="how long after a notice the machine lasts (default: 120)",
+    )
+    parser.add_argument(
+        "--tcp",
+        choices=("established", "close"),
+        default="established",
+        help="what becomes of connected TCP sockets (default: established)",
+    )
+    parser.add_argument(
+        "--events", metavar="FILE", help="append one JSON line a change of state to FILE"
+    )
+    parser.add_argument(
+        "--exit-saved",
+        type=int,
+        default=EXIT_SAVED,
+        metavar="N",
+        help=f"the exit status for: saved, run me again (default: {EXIT_SAVED})",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep snapshots once the task has ended well"
+    )
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="say nothing on stderr but errors"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command to its end, or until it is saved."""
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError(
+            "there is no command to run", hint="put it behind --: snaplib run -- CMD ..."
+        )
+    with EventLog(args.events, quiet=args.quiet) as log:
+        supervisor = Supervisor(
+            command,
+            store=Store.open(args.store, create=True),
+            key=args.key,
+            window_s=args.window,
+            tcp=args.tcp,
+            exit_saved=args.exit_saved,
+            on_restore_failure=args.on_restore_failure,
+            keep_snapshots=args.keep,
+            on_event=log,
+        )
+        obey_signals(supervisor)
+        return supervisor.run()
+
+
+def obey_signals(supervisor: Supervisor) -> None:
+    """Take SIGTERM and SIGUSR1 as notices and pass other signals on to the task."""
+    for number in _NOTICE:
+        signal.signal(number, lambda _number, _frame: supervisor.notice())
+    for number in _PASSED_ON:
+        signal.signal(number, lambda passed, _frame: supervisor.signal(passed))
+
+
+class EventLog:
+    """Tells events: a line for people on stderr, a JSON line in a file.
+
+    Args:
+        path: The file to append to, if any.
+        quiet: Whether people are told nothing.
+    """
+
+    def __init__(self, path: str | None, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._file: TextIO | None = None
+        if path:
+            try:
+                self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - __exit__ closes it
+            except OSError as error:
+                raise UsageError(
+                    f"the events file {path} cannot be written: {error.strerror}"
+                ) from error
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+    def __call__(self, event: Event) -> None:
+        """Tell one event."""
+        if self._file:
+            self._file.write(json.dumps(event.to_json()) + "\n")
+            self._file.flush()
+        if not self._quiet:
+            line = _for_people(event)
+            if line:
+                try:
+                    message(line)
+                except OSError:
+                    # Whoever read our stderr went away; the task goes on.
+                    sys.stderr = None
+                    self._quiet = True
+
+
+def _for_people(event: Event) -> str:
+    details = event.details
+    match event.name:
+        case "started":
+            return f"started {details['command']} (pid {details['pid']}, key {event.key})"
+        case "adopted":
+            return f"took over the task of a supervisor that died (pid {details['pid']}, key {event.key})"
+        case "restored":
+            seconds = human_seconds(details["restore_s"])
+            return f"restored snapshot {details['snapshot']} in {seconds} (pid {details['pid']})"
+        case "notice":
+            return f"notice: this machine ends in {human_seconds(details['window_s'])}; saving the task"
+        case "saved" if "memory_bytes" in details:
+            return (
+                f"saved snapshot {details['snapshot']}: {human_bytes(details['memory_bytes'])} of memory as "
+                f"{human_bytes(details['stored_bytes'])}, frozen {human_seconds(details['frozen_s'])}, "
+                f"all in {human_seconds(details['dump_s'])}; run the same command again to go on"
+            )
+        case "saved":
+            return f"saved snapshot {details['snapshot']}; run the same command again to go on"
+        case "dump_failed":
+            return f"dump failed: {details['reason']} ({human_seconds(details['left_s'])} of the window left)"
+        case "restore_failed":
+            return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
+        case _:
+            return ""
