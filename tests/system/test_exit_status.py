@@ -1,0 +1,84 @@
+"""What ``snaplib run`` ends with."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+
+import pytest
+
+from tests.system.conftest import Bench, wait_until
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 75, 255])
+def test_the_tasks_own(bench: Bench, status: int) -> None:
+    """Whatever the task ends with is passed on."""
+    assert bench.run("run", "--", "sh", "-c", f"exit {status}").returncode == status
+
+
+def test_a_task_ended_by_a_signal(bench: Bench) -> None:
+    """As shells say it: 128 and the signal's number."""
+    assert bench.run("run", "--", "sh", "-c", "kill -9 $$").returncode == 128 + 9
+
+
+@pytest.mark.parametrize(("command", "status"), [("/no/such/command", 127), ("/etc/passwd", 126)])
+def test_a_command_that_cannot_be_run(bench: Bench, command: str, status: int) -> None:
+    """As shells say it, with one line that names the command."""
+    done = bench.run("run", "--", command)
+
+    assert done.returncode == status
+    assert command in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "--"],
+        ["run", "--window", "0", "--", "true"],
+        ["run", "--tcp", "none", "--", "true"],
+    ],
+)
+def test_usage(bench: Bench, arguments: list[str]) -> None:
+    """What cannot be meant is refused before anything is started."""
+    assert bench.run(*arguments).returncode == 2
+    assert bench.sessions() == []
+
+
+def test_status_for_saved_is_chosen(bench: Bench) -> None:
+    """A scheduler has its own idea of "run me again"."""
+    process = bench.start(["run", "--exit-saved", "99", "--", "sleep", "100"])
+    wait_until(lambda: bool(bench.sessions()), "the task to start")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 99
+
+
+def test_signals_reach_the_task(bench: Bench) -> None:
+    """Signals that are no notice go to the task, which decides."""
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(41))
+print("ready", flush=True)
+time.sleep(60)
+"""
+    out = bench.folder / "out"
+    with out.open("wb") as stream:
+        process = bench.start(["run", "--", sys.executable, "-c", program], stdout=stream)
+    wait_until(lambda: out.read_bytes() == b"ready\n", "the task to be ready")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 41
+
+
+def test_two_at_once_for_one_key(bench: Bench) -> None:
+    """The second says who is there already, and does not start the command again."""
+    process = bench.start(["run", "--", "sleep", "60"])
+    wait_until(lambda: bool(bench.sessions()), "the task to start")
+    done = bench.run("run", "--", "sleep", "60")
+
+    assert done.returncode == 2
+    assert "already" in done.stderr
+    assert process.poll() is None
+    assert len(bench.sessions()) == 1
