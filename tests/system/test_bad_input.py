@@ -166,7 +166,7 @@ while True:
     time.sleep(0.05)
 """
     out = bench.folder / "out"
-    with out.open("wb") as stream:
+    with out.open("wb") as stream, (bench.folder / "err").open("wb") as errors:
         process = bench.start(
             [
                 "run",
