@@ -76,7 +76,6 @@ def spawn(
             "data": files,
             "direct": outer.direct,
             "first_pid": 0,
-            "foreground": outer.foreground,
             "last_pid": 0,
             "outer": outer.fds,
             **leftovers,

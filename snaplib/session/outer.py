@@ -66,18 +66,6 @@ class Outer:
         """The first of the descriptors that is a terminal; -1: none."""
         return next((fd for fd in self.fds if kind_of(fd) == "terminal"), -1)
 
-    @property
-    def foreground(self) -> bool:
-        """Whether this process may read its terminal: it is not a background job."""
-        terminal = self.terminal
-        if terminal < 0:
-            return False
-        try:
-            return os.tcgetpgrp(terminal) == os.getpgrp()
-        except OSError:
-            # Not our controlling terminal: no job control, nobody else reads it.
-            return True
-
     def close(self) -> None:
         """Close the descriptors; whoever was given them has its own."""
         self._stack.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import termios
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -16,9 +15,9 @@ from snaplib.session import registry
 from snaplib.session.command import locate
 from snaplib.session.control import Control
 from snaplib.session.launch import spawn, unique_name, wire_text
-from snaplib.session.nsinit.terminal import raw_attributes
 from snaplib.session.outer import Outer, Target, place_output
 from snaplib.session.record import Backlog, ExitStatus, StreamRecord, StreamsRecord
+from snaplib.session.terminal import RawTerminal
 
 __all__ = ["Session"]
 
@@ -41,7 +40,6 @@ class Session:
         self.folder = folder
         self._root_pid = record.root_pid
         self._terminal = -1
-        self._is_foreground = False
         self._rewrites: list[tuple[int, IO[bytes] | bytes]] = []
         #: By stream, CRIU's name of the task's end in the snapshot; the new ends have new names.
         self._snapshot_keys: Mapping[int, str] = {}
@@ -66,6 +64,7 @@ class Session:
         name: str | None = None,
         key: str | None = None,
         cgroups: Sequence[Path] = (),
+        interactive: bool = False,
     ) -> Session:
         """Start a command in a session of its own.
 
@@ -80,6 +79,8 @@ class Session:
             name: The session's name; default a new one.
             key: What the task's snapshots are looked up by, for whoever finds the session.
             cgroups: Folders of cgroups that the task is to be in from its first instruction.
+            interactive: The caller will enter `raw_terminal`; until then the terminal, if there
+                is one, stands still.
 
         Raises:
             CommandNotFound: There is no such program.
@@ -107,6 +108,7 @@ class Session:
             "directory": wire_text(str(where)),
             "environment": {wire_text(n): wire_text(value) for n, value in environment.items()},
             "cgroups": [str(path / "cgroup.procs") for path in cgroups],
+            "interactive": interactive,
         }
         outer = Outer(stdin, stdout, stderr, append=append)
         with contextlib.closing(outer):
@@ -127,6 +129,7 @@ class Session:
         name: str | None = None,
         key: str | None = None,
         reserve: Collection[int] = (),
+        interactive: bool = False,
     ) -> Session:
         """Make a session without a task, for CRIU to restore one in.
 
@@ -147,6 +150,7 @@ class Session:
             key: See `start`.
             reserve: All pids, thread, group and session ids in the snapshot: CRIU must not take
                 them itself.
+            interactive: See `start`.
 
         Raises:
             RestoreFailed: Earlier output is gone from its file and was not captured.
@@ -164,6 +168,7 @@ class Session:
                 "cwd": str(cwd),
                 "streams": streams,
                 "first_pid": _free_pids(reserve),
+                "interactive": interactive,
                 "last_pid": max(reserve, default=0),
             }
             data = {"inputs": backlog.inputs, "outputs": backlog.outputs}
@@ -417,28 +422,15 @@ class Session:
                     known[stream.fds[0]], _ = place_output(
                         stream, outer.fds[stream.fds[0]], captured=False
                     )
-            self._control.ask("streams", fds=outer.fds, known=known, foreground=outer.foreground)
+            self._control.ask("streams", fds=outer.fds, known=known)
             self._keep_terminal(outer)
 
-    def resize(self) -> None:
-        """Pass the terminal's size on to the task; for SIGWINCH."""
-        with contextlib.suppress(TaskEnded):
-            self._control.ask("resize")
+    def raw_terminal(self) -> RawTerminal:
+        """Return what makes our terminal raw while the task has one of its own, for a `with` block.
 
-    @contextlib.contextmanager
-    def raw_terminal(self) -> Iterator[None]:
-        """Switch our terminal to raw mode while the task has one of its own, and back at the end."""
-        if self._terminal < 0 or not self._is_foreground:
-            yield
-            return
-        saved = termios.tcgetattr(self._terminal)
-        termios.tcsetattr(self._terminal, termios.TCSADRAIN, raw_attributes(saved))
-        try:
-            yield
-        finally:
-            # The terminal may have been hung up meanwhile.
-            with contextlib.suppress(termios.error):
-                termios.tcsetattr(self._terminal, termios.TCSADRAIN, saved)
+        Only inside it are keys taken from the terminal.
+        """
+        return RawTerminal(self._control, self._terminal)
 
     def signal(self, number: int) -> None:
         """Send a signal to the root's process group, through the init."""
@@ -498,7 +490,6 @@ class Session:
         has_pty = any(stream.kind == "terminal" for stream in self._record.streams.streams)
         if has_pty and outer.terminal >= 0:
             self._terminal = os.dup(outer.terminal)
-            self._is_foreground = outer.foreground
 
 
 def _place(

@@ -173,9 +173,9 @@ class Flow:
         try:
             moved = os.splice(self.source.fd, self.sink.fd, _SPLICE_BYTES, flags=_SPLICE_FLAGS)
         except BlockingIOError:
-            # Either end may be the reason; it must be known, or poll would wake us for the other
-            # for ever.
-            self._waits_for_sink = not self.sink.ready(select.POLLOUT)
+            # Either end may be the reason.  Only the source can be asked: nobody else takes from it,
+            # while the sink may have got room since.
+            self._waits_for_sink = self.source.ready(select.POLLIN)
             return False
         except OSError as error:
             self._lose_sink(error)

@@ -281,7 +281,7 @@ class Init:
                 inputs={int(key): data[fd] for key, fd in spec["inputs"].items()},
                 outputs={int(key): data[fd] for key, fd in spec["outputs"].items()},
             )
-        streams.foreground = spec["foreground"]
+        streams.awaits_raw = spec["interactive"]
         for fd in {*outer, *spec["data"]}:
             os.close(fd)
         null = os.open("/dev/null", os.O_RDWR)

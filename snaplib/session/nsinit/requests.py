@@ -135,14 +135,15 @@ class Requests:
     def _do_streams(self, connection: Connection, request: dict[str, Any], fds: list[int]) -> None:
         known = {int(fd): counts for fd, counts in request["known"].items()}
         self._init.streams.change_outer(fds, known)
-        self._init.streams.foreground = bool(request["foreground"])
         connection.is_owner = True
         connection.answer(self._init.describe())
 
     def _do_foreground(
         self, connection: Connection, request: dict[str, Any], _fds: list[int]
     ) -> None:
-        self._init.streams.foreground = bool(request["foreground"])
+        streams = self._init.streams
+        streams.foreground, streams.awaits_raw = bool(request["on"]), False
+        streams.resize()
         connection.answer({})
 
     def _do_resize(self, connection: Connection, _request: dict[str, Any], _fds: list[int]) -> None:

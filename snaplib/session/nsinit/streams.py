@@ -32,8 +32,10 @@ class Streams:
         self.streams: list[Stream] = []
         #: While a dump is made nothing moves.
         self.paused = False
-        #: Keys are only taken from the outer terminal while the caller is in its foreground.
+        #: Keys are taken from the outer terminal while the caller has it in raw mode.
         self.foreground = False
+        #: Nothing is shown before that either, or line ends would be converted twice.
+        self.awaits_raw = False
         self._outer_terminal = -1
         self._outer_attributes: list[Any] | None = None
 
@@ -137,7 +139,9 @@ class Streams:
             flow
             for stream in self.streams
             for flow in stream.flows
-            if self.foreground or stream.kind != "terminal" or flow is not stream.input
+            if stream.kind != "terminal"
+            or self.foreground
+            or (flow is stream.output and not self.awaits_raw)
         ]
 
     def outputs(self) -> list[Flow]:
@@ -195,7 +199,7 @@ class Streams:
 
     def leave_terminal(self) -> None:
         """Stop taking keys, and undo the caller's raw mode if it died without doing so."""
-        self.foreground = False
+        self.foreground = self.awaits_raw = False
         if self._outer_terminal < 0 or self._outer_attributes is None:
             return
         with contextlib.suppress(termios.error):
