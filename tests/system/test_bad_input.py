@@ -180,7 +180,7 @@ while True:
                 program,
             ],
             stdout=stream,
-            stderr=said,
+            stderr=errors,
         )
     wait_until(lambda: out.exists() and b"tick" in out.read_bytes(), "the task to run")
     began = time.monotonic()
