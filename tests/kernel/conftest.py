@@ -85,7 +85,10 @@ def counter(tmp_path: Path, eventually: Eventually) -> Iterator[Counter]:
 
 @pytest.fixture(params=["cgroup-v2", "cgroup-v1", "stop"])
 def freezer_kind(
-    request: pytest.FixtureRequest, counter: Counter, require: Callable[..., None]
+    request: pytest.FixtureRequest,
+    counter: Counter,
+    require: Callable[..., None],
+    eventually: Eventually,
 ) -> Iterator[str]:
     """The kind of freezer that the counter's task will be frozen with."""
     kind: str = request.param
@@ -105,4 +108,5 @@ def freezer_kind(
         yield kind
     finally:
         counter.end()
-        assert cgroup.remove()
+        # An orphan that the kernel is about to end may take its time on a loaded machine.
+        eventually(cgroup.remove, "the cgroup is empty")
