@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* A stub: see linux/types.h. */
+#include <linux/types.h>
