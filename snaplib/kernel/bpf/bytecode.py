@@ -125,5 +125,5 @@ class Bytecode:
                     for one in data["programs"]
                 ),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not bytecode: {error!r}") from None
