@@ -1,0 +1,395 @@
+"""Watches a task: a profile a second, while the task runs and hardly notices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol, Self
+
+from snaplib.errors import SnaplibError, TaskEnded, UsageError
+from snaplib.kernel import Mapping, ProcFs
+from snaplib.kernel.cgroup import find_cgroup
+from snaplib.observe.descriptors import DescriptorKind, kind_number
+from snaplib.observe.dirty import DirtyFigures, FaultHistory, ScanHistory
+from snaplib.observe.ebpf import EbpfSource
+from snaplib.observe.memory import Memory
+from snaplib.observe.memoryreader import MemoryReader
+from snaplib.observe.proc import ProcSource
+from snaplib.observe.profile import FaultCounts, Losses, Member, Profile
+from snaplib.observe.source import Look, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from snaplib.observe.tracking import PageTracker, ScanReport
+
+__all__ = ["Arm", "Watch", "WatchedTask"]
+
+#: ``all``: every write is seen; each page costs its writer a fault an interval. ``sample``: an eighth of
+#: the memory stands for the whole. ``none``: only first touches are seen.
+Arm = Literal["all", "sample", "none"]
+
+_SAMPLE = Fraction(1, 8)
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+#: A task that does not let its memory be scanned for so many intervals in a row is not scanned any more.
+_SCAN_FAILURES = 3
+
+
+class WatchedTask(Protocol):
+    """What a watch needs of a task; `snaplib.Task` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Pid of the root process."""
+        ...
+
+    @property
+    def procfs(self) -> ProcFs:
+        """Where its processes are seen."""
+        ...
+
+
+class Watch:
+    """Watches a task from a thread of its own; use it as a context manager.
+
+    Nothing of it stays when it is closed, or when its process ends in whatever way: programs, maps and
+    armed memory go with their descriptors.
+
+    Args:
+        task: What to watch: a `snaplib.Task`.
+        interval_s: Time between two profiles.
+        arm: How writes to memory are seen: see `Arm`.
+        tracker: A tracker to scan with instead of one that ``arm`` asks for; it stays the caller's, and
+            nobody else may scan with it meanwhile.
+        source: ``ebpf`` or ``proc`` to have that or nothing; by default eBPF where it works.
+        on_profile: Called with every profile, in the watching thread; it should be quick.
+
+    Raises:
+        UsageError: The interval is not a time.
+        TaskEnded: The task has ended.
+    """
+
+    def __init__(
+        self,
+        task: WatchedTask,
+        interval_s: float = 1.0,
+        *,
+        arm: Arm = "sample",
+        tracker: PageTracker | None = None,
+        source: Literal["ebpf", "proc"] | None = None,
+        on_profile: Callable[[Profile], None] | None = None,
+    ) -> None:
+        if not 0.01 <= interval_s <= 3600:
+            raise UsageError(f"an interval of {interval_s} s is not between 0.01 and 3600 s")
+        self.interval_s = interval_s
+        self._task = task
+        self._procfs = task.procfs
+        self._arm: Arm = arm
+        self._tracker = tracker
+        self._own_tracker = tracker is None
+        self._want_source = source
+        self._on_profile = on_profile
+        self._source: Source | None = None
+        self._memory = MemoryReader(self._procfs, self._note_mappings)
+        self._scans: ScanHistory | None = None
+        self._faults = FaultHistory(_PAGE_BYTES)
+        self._failed_scans = 0
+        self._scan_failures_in_a_row = 0
+        self._notes: tuple[str, ...] = ()
+        self._cgroup = ""
+        self._newest: Profile | None = None
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._ended = False
+        self._error: SnaplibError | OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin, and take the first profile.
+
+        Raises:
+            TaskEnded: The task has ended.
+        """
+        try:
+            self._cgroup = _cgroup_of(self._procfs, self._task.pid)
+            self._source = self._open_source()
+            self._begin_tracking()
+            self._newest = self._take()
+        except BaseException:
+            self.close()
+            raise
+        if self._newest is None:
+            self.close()
+            raise TaskEnded(f"the task {self._task.pid} has ended")
+        if self._on_profile is not None:
+            self._on_profile(self._newest)
+        self._thread = threading.Thread(
+            target=self._run, name=f"watch-{self._task.pid}", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, and leave nothing in the kernel or the task. The newest profile can still be had."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._thread = None
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        self._drop_tracker()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task has ended; the newest profile is then its last."""
+        return self._ended
+
+    def profile(self) -> Profile:
+        """Return the newest profile at once, however busy the task or the watch is.
+
+        Raises:
+            UsageError: The watch was not started.
+            SnaplibError: The watch has failed since; also any ``OSError``.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._newest is None:
+            raise UsageError("the watch is not started", hint="use it in a with block")
+        return self._newest
+
+    def wait(self, after: Profile | None = None, timeout_s: float | None = None) -> Profile | None:
+        """Wait for a newer profile.
+
+        Args:
+            after: Newer than this one; than the newest now, by default.
+            timeout_s: How long at most; for ever by default.
+
+        Returns:
+            The profile; None when the task or the watch ended, or the time was up.
+        """
+        old = self._newest if after is None else after
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not old or self._over, timeout=timeout_s)
+        newest = self.profile()
+        return None if newest is old else newest
+
+    def feed(self, scan: ScanReport) -> None:
+        """Take in a scan that someone else has made of the task, and armed anew.
+
+        For a watch that does not scan itself, ``arm="none"``: whoever copies memory ahead knows best.
+        """
+        if self._scans is None:
+            self._scans = ScanHistory(_PAGE_BYTES, sampled=scan.basis.value == "sampled")
+            self._scans.begin(scan.since_s)
+        self._scans.add(scan)
+
+    @property
+    def _over(self) -> bool:
+        return self._ended or self._error is not None or self._stop.is_set()
+
+    def _run(self) -> None:
+        due_s = time.monotonic()
+        try:
+            while True:
+                # On the beat, and if one was missed on the next: never two in a row to catch up.
+                due_s = max(due_s + self.interval_s, time.monotonic())
+                if self._stop.wait(due_s - time.monotonic()):
+                    return
+                profile = self._take()
+                if profile is None:
+                    self._ended = True
+                    return
+                self._newest = profile
+                with self._changed:
+                    self._changed.notify_all()
+                if self._on_profile is not None:
+                    self._on_profile(profile)
+        except (SnaplibError, OSError) as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _take(self) -> Profile | None:
+        """Return a new profile; None when no process of the task is alive."""
+        assert self._source is not None
+        began_s = time.monotonic()
+        wall_s = time.time()
+        look = self._source.look()
+        if not look.pids:
+            return None
+        self._scan()
+        memory = self._memory.read(look.pids, self._memfds(look))
+        self._faults.add(began_s, look.faults.writes or look.faults.other)
+        figures = self._figures(began_s, memory)
+        before = self._newest
+        return Profile(
+            monotonic_s=began_s,
+            wall_s=wall_s,
+            interval_s=0.0 if before is None else began_s - before.monotonic_s,
+            duration_s=time.monotonic() - began_s,
+            pid=self._task.pid,
+            source=self._source.kind,
+            notes=self._source.notes + self._notes,
+            members=tuple(self._members(look)),
+            cgroup=self._cgroup,
+            memory=memory,
+            dirty_basis=figures.basis,
+            dirty_rate_bytes_s=figures.rate_bytes_s,
+            page_ages=figures.ages,
+            untracked_bytes=figures.untracked_bytes,
+            frozen_s=figures.frozen_s,
+            faults=look.faults,
+            counts=look.counts,
+            events=look.events,
+            descriptors=look.descriptors,
+            sockets=look.sockets,
+            losses=Losses(
+                events=look.losses.events,
+                members=look.losses.members,
+                sockets=look.losses.sockets,
+                runs=look.losses.runs,
+                scans=self._failed_scans,
+            ),
+        )
+
+    def _open_source(self) -> Source:
+        pid = self._task.pid
+        if not self._procfs.exists(pid):
+            raise TaskEnded(f"the task {pid} has ended")
+        if self._want_source == "proc":
+            return ProcSource(self._procfs, pid)
+        try:
+            return EbpfSource(self._procfs, pid, cgroup_id=_own_cgroup_id(self._procfs, pid))
+        except ProcessLookupError:
+            raise TaskEnded(f"the task {pid} has ended") from None
+        except OSError as error:
+            if self._want_source == "ebpf":
+                raise
+            return ProcSource(self._procfs, pid, reason=str(error))
+
+    def _begin_tracking(self) -> None:
+        if self._tracker is None:
+            if self._arm == "none":
+                return
+            try:
+                # Late: what speaks to userfaultfd is needed only here.
+                track = importlib.import_module("snaplib.track")
+            except ImportError:
+                self._notes += ("memory is not armed: this snaplib has no trackers",)
+                return
+            self._tracker = track.open_tracker(
+                self._task, sample=_SAMPLE if self._arm == "sample" else None
+            )
+            assert self._tracker is not None
+        basis = self._tracker.basis.value
+        if basis == "none":
+            self._notes += tuple(f"memory is not armed: {one}" for one in self._tracker.reasons)
+            self._drop_tracker()
+            return
+        try:
+            report = self._tracker.arm()
+        except TaskEnded:
+            raise
+        except (SnaplibError, OSError) as error:
+            self._notes += (f"memory is not armed: {error}",)
+            self._drop_tracker()
+            return
+        self._notes += tuple(f"process {pid} is not armed: {why}" for pid, why in report.failed)
+        self._scans = ScanHistory(_PAGE_BYTES, sampled=basis == "sampled")
+        self._scans.begin(report.time_s, report.frozen_s)
+
+    def _scan(self) -> None:
+        if self._tracker is None or self._scans is None or self._newest is None:
+            return
+        try:
+            self._scans.add(self._tracker.scan())
+            self._scan_failures_in_a_row = 0
+        except TaskEnded:
+            return  # the next look at its members says so
+        except (SnaplibError, OSError) as error:
+            # What was written meanwhile shows in the next scan.
+            self._failed_scans += 1
+            self._scan_failures_in_a_row += 1
+            if self._scan_failures_in_a_row == _SCAN_FAILURES:
+                self._notes += (f"memory is not armed any more: {error}",)
+                self._drop_tracker()
+                self._scans = None
+
+    def _drop_tracker(self) -> None:
+        if self._tracker is not None and self._own_tracker:
+            self._tracker.close()
+        self._tracker = None
+
+    def _figures(self, now_s: float, memory: Memory) -> DirtyFigures:
+        history = self._faults if self._scans is None else self._scans
+        return history.figures(now_s, memory.dumpable_bytes)
+
+    def _note_mappings(self, pid: int, mappings: tuple[Mapping, ...]) -> None:
+        if self._scans is not None:
+            self._scans.unmapped(pid, mappings)
+
+    def _memfds(self, look: Look) -> Iterable[Path]:
+        array = look.descriptors.array
+        memfds = array[array["kind"] == kind_number(DescriptorKind.MEMFD)]
+        for one in memfds:
+            yield self._procfs.root / f"{one['pid']}/fd/{one['fd']}"
+
+    def _members(self, look: Look) -> Iterable[Member]:
+        for pid in look.pids:
+            with contextlib.suppress(ProcessLookupError):
+                stat = self._procfs.stat(pid)
+                anon, resident = self._memory.sizes(pid)
+                yield Member(
+                    pid=pid,
+                    ppid=stat.ppid,
+                    comm=stat.comm,
+                    threads=stat.threads,
+                    start_ticks=stat.start_ticks,
+                    resident_bytes=resident,
+                    anon_bytes=anon,
+                    user_s=stat.user_ticks / _TICKS_A_SECOND,
+                    system_s=stat.system_ticks / _TICKS_A_SECOND,
+                    faults=look.faults_by_pid.get(pid, FaultCounts()),
+                )
+
+
+def _cgroup_of(procfs: ProcFs, pid: int) -> str:
+    """Return the path of a process's version 2 cgroup; empty without one."""
+    try:
+        found = procfs.cgroups(pid)
+    except ProcessLookupError:
+        raise TaskEnded(f"the task {pid} has ended") from None
+    return next((one.path for one in found if one.hierarchy_id == 0), "")
+
+
+def _own_cgroup_id(procfs: ProcFs, pid: int) -> int:
+    """Return the id of a version 2 cgroup that is a task's alone, which is its inode; 0 without one."""
+    try:
+        cgroup = find_cgroup(procfs, pid)
+        return cgroup.path.stat().st_ino if cgroup is not None and cgroup.version == 2 else 0
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return 0  # not mounted here, or not for us to look at
