@@ -51,6 +51,15 @@ class ObjectReader(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset``, fewer only where the object ends before."""
 
+    def read_into(self, offset: int, room: memoryview, size: int) -> int:
+        """Read ``size`` bytes and return how many there are: fewer only where the object ends.
+
+        Args:
+            offset: From where.
+            room: Where to; page-aligned and of whole pages.  What is behind the bytes may change.
+            size: How many bytes.
+        """
+
     def close(self) -> None:
         """Free what the reader holds."""
 
@@ -85,8 +94,12 @@ class Backend(Protocol):
             FileExistsError: There is one.
         """
 
-    def open(self, name: str) -> ObjectReader:
+    def open(self, name: str, *, bulk: bool = False) -> ObjectReader:
         """Open an object.
+
+        Args:
+            name: Its name.
+            bulk: It was created as ``bulk`` and the same pieces will be read.
 
         Raises:
             FileNotFoundError: There is none of that name.

@@ -1,4 +1,4 @@
-"""Large files written past the page cache.
+"""Large files written and read past the page cache.
 
 A task's memory fills the machine that it is saved on: the page cache has no room for a second copy
 of it, and filling the cache costs more CPU than compressing.  Direct I/O needs neither, and what it
@@ -26,12 +26,12 @@ BLOCK_BYTES = 4096
 
 
 class BulkFile:
-    """A file being written from several threads, each piece at a multiple of `BLOCK_BYTES`.
+    """A file used by several threads, each piece at a multiple of `BLOCK_BYTES`.
 
-    File systems that know no direct I/O get ordinary writes of the same form.
+    File systems that know no direct I/O get ordinary reads and writes of the same form.
 
     Args:
-        fd: A descriptor open for writing, which stays the caller's.
+        fd: A descriptor, which stays the caller's.
     """
 
     def __init__(self, fd: int) -> None:
@@ -69,6 +69,36 @@ class BulkFile:
             offset += written
             if written % BLOCK_BYTES:
                 self._clear_direct()
+
+    def read_into(self, room: memoryview, offset: int, size: int) -> int:
+        """Read bytes; if they are not aligned, more than were asked for may be read.
+
+        Args:
+            room: Where to; its address and length are multiples of a block.
+            offset: From where; a multiple of a block.
+            size: How many bytes, at most the room's.
+
+        Returns:
+            How many of the bytes are there: fewer only where the file ends.
+
+        Raises:
+            OSError: They could not be read.
+        """
+        target = room[: -(-size // BLOCK_BYTES) * BLOCK_BYTES]
+        done = 0
+        while done < size:
+            try:
+                count = os.preadv(self._fd, [target[done:]], offset + done)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._clear_direct():
+                    raise
+                continue
+            if not count:
+                break
+            done += count
+            if done % BLOCK_BYTES:
+                self._clear_direct()
+        return min(done, size)
 
     def _aligned(self, view: memoryview) -> memoryview:
         """Return the same bytes at an aligned address and padded, in memory of this thread."""

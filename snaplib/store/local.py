@@ -90,11 +90,11 @@ class LocalBackend:
             os.close(fd)
         return True
 
-    def open(self, name: str) -> LocalObjectReader:
+    def open(self, name: str, *, bulk: bool = False) -> LocalObjectReader:
         """Open an object."""
         path = self._root / name
         with translated(path, reading=True):
-            return LocalObjectReader(path)
+            return LocalObjectReader(path, bulk=bulk)
 
     def get(self, name: str) -> bytes:
         """Return the whole of a small object."""

@@ -79,11 +79,14 @@ class LocalObjectReader:
 
     Args:
         path: Its path.
+        bulk: Whether to read past the page cache with `read_into`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, bulk: bool = False) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDONLY)
+        self._bulk_fd = os.open(path, os.O_RDONLY) if bulk else -1
+        self._bulk = BulkFile(self._bulk_fd) if bulk else None
         self._size_bytes = os.fstat(self._fd).st_size
 
     @property
@@ -105,8 +108,19 @@ class LocalObjectReader:
                 parts.append(data)
             return b"".join(parts)
 
+    def read_into(self, offset: int, room: memoryview, size: int) -> int:
+        """Read ``size`` bytes and return how many there are: fewer only where the file ends."""
+        if self._bulk is not None and offset % BLOCK_BYTES == 0:
+            with translated(self._path, reading=True):
+                return self._bulk.read_into(room, offset, size)
+        data = self.read(offset, size)
+        room[: len(data)] = data
+        return len(data)
+
     def close(self) -> None:
         """Close the file; may be called again."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self._bulk = None
+        for fd in (self._fd, self._bulk_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._bulk_fd = -1

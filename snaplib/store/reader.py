@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from snaplib.errors import SnapshotDamaged, UsageError
-from snaplib.store import codec
+from snaplib.errors import UsageError
+from snaplib.store.frames import FrameReader
 from snaplib.store.index import ENTRY, HOLE, PAGE_BYTES, Index, Space
 
 if TYPE_CHECKING:
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from snaplib.store.backend import Data, ObjectReader
 
 __all__ = ["PageLogReader"]
-
-#: Frames decoded ahead of the one being written: enough for two threads, and a bound for the
-#: memory.
-_AHEAD = 4
-_THREADS = 2
 
 
 class PageLogReader:
@@ -43,9 +37,7 @@ class PageLogReader:
         name: Callable[[int], str] = str,
     ) -> None:
         self.index = index
-        self._open_segment = open_segment
-        self._name = name
-        self._segments: dict[int, ObjectReader] = {}
+        self._frames = FrameReader(index, open_segment, name)
 
     def __enter__(self) -> Self:
         return self
@@ -55,8 +47,7 @@ class PageLogReader:
 
     def close(self) -> None:
         """Close the segments; may be called again."""
-        while self._segments:
-            self._segments.popitem()[1].close()
+        self._frames.close()
 
     def spaces(self) -> list[Space]:
         """Return the spaces there are pages or holes of, in order."""
@@ -101,7 +92,7 @@ class PageLogReader:
             raise UsageError(
                 f"not all of the {pages} pages at {vaddr:#x} of {space} are in the log"
             )
-        return b"".join(self._chunks(runs))
+        return b"".join(map(bytes, self._chunks(runs)))
 
     def copy_to(self, space: Space, fd: int) -> int:
         """Write all pages of a space that are here to a file, in the order of `entries`.
@@ -126,61 +117,25 @@ class PageLogReader:
         return total
 
     def _chunks(self, runs: npt.NDArray[np.void]) -> Iterator[memoryview]:
-        """Yield the bytes of runs, a frame or less at a time; the next are read meanwhile."""
+        """Yield the bytes of runs, a frame or less at a time, each good until the next."""
         pieces = self.index.pieces(runs)
-        frames = self.index.frames[np.unique(pieces["frame"])]
-        # Here, because the threads would do it twice.  Frames of zeros are in no segment.
-        for number in np.unique(frames["segment"][frames["stored_bytes"] > 0]).tolist():
-            self._segment(number)
-        codec.keep_buffers()
-        workers = ThreadPoolExecutor(_THREADS, "snaplib-decode")
-        waiting: collections.deque[tuple[Future[Data], int, int]] = collections.deque()
-        last: tuple[int, Future[Data]] | None = None
-        try:
-            for piece in pieces:
-                frame, first, count = (int(value) for value in piece)
-                if last is None or last[0] != frame:
-                    last = frame, workers.submit(self.frame, frame)
-                waiting.append((last[1], first, count))
-                if len(waiting) > _AHEAD:
-                    yield _cut(*waiting.popleft())
-            while waiting:
-                yield _cut(*waiting.popleft())
-        finally:
-            workers.shutdown(cancel_futures=True)
+        # Consecutive pieces of one frame need it only once.
+        first = np.ones(len(pieces), np.bool_)
+        first[1:] = pieces["frame"][1:] != pieces["frame"][:-1]
+        frames = self._frames.stream(pieces["frame"][first].tolist())
+        with contextlib.closing(frames):
+            view = memoryview(b"")
+            for new, begin, count in zip(
+                first.tolist(), pieces["first"].tolist(), pieces["pages"].tolist(), strict=True
+            ):
+                if new:
+                    view = memoryview(next(frames))
+                yield view[begin * PAGE_BYTES : (begin + count) * PAGE_BYTES]
 
     def frame(self, number: int) -> Data:
-        """Return the bytes of a frame, checked.
+        """Return the bytes of a frame, checked; good until the next call.
 
         Raises:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
-        entry: Any = self.index.frames[number]
-        kind, offset, size = int(entry["codec"]), int(entry["offset"]), int(entry["stored_bytes"])
-        segment = int(entry["segment"])
-        stored = self._segment(segment).read(offset, size) if size else b""
-        where = f"{self._name(segment)}, offset {offset}"
-        if len(stored) != size:
-            raise SnapshotDamaged(
-                f"{where}: only {len(stored)} of a frame's {size} bytes are there"
-            )
-        if codec.checksum(stored) != int(entry["checksum"]):
-            raise SnapshotDamaged(f"{where}: the checksum of a frame of {size} bytes is wrong")
-        try:
-            return codec.decode(kind, stored, int(entry["pages"]) * PAGE_BYTES)
-        except ValueError as error:
-            raise SnapshotDamaged(f"{where}: {error}") from error
-
-    def _segment(self, number: int) -> ObjectReader:
-        reader = self._segments.get(number)
-        if reader is None:
-            try:
-                reader = self._open_segment(number)
-            except FileNotFoundError as error:
-                raise SnapshotDamaged(f"{self._name(number)} is missing") from error
-            self._segments[number] = reader
-        return reader
-
-
-def _cut(frame: Future[Data], first: int, pages: int) -> memoryview:
-    return memoryview(frame.result())[first * PAGE_BYTES : (first + pages) * PAGE_BYTES]
+        return self._frames.one(number)

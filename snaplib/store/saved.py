@@ -69,7 +69,7 @@ class SnapshotReader:
                 raise SnapshotDamaged(f"{where}: {error}") from error
             self._pages = PageLogReader(
                 index,
-                lambda number: self._backend.open(self._where(names.segment(number))),
+                lambda number: self._backend.open(self._where(names.segment(number)), bulk=True),
                 lambda number: self._where(names.segment(number)),
             )
         return self._pages

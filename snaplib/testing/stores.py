@@ -42,8 +42,9 @@ class MemoryBackend:
             raise FileExistsError(name)
         self.objects[name] = bytearray(data)
 
-    def open(self, name: str) -> ObjectReader:
+    def open(self, name: str, *, bulk: bool = False) -> ObjectReader:
         """Open an object."""
+        del bulk
         return _MemoryReader(self.get(name))
 
     def get(self, name: str) -> bytes:
@@ -123,6 +124,11 @@ class _MemoryReader:
     def read(self, offset: int, size: int) -> bytes:
         return self._content[offset : offset + size]
 
+    def read_into(self, offset: int, room: memoryview, size: int) -> int:
+        data = self.read(offset, size)
+        room[: len(data)] = data
+        return len(data)
+
     def close(self) -> None:
         pass
 
@@ -182,9 +188,9 @@ class FailingBackend:
         self.spend(len(data))
         self._backend.put_new(name, data)
 
-    def open(self, name: str) -> ObjectReader:
+    def open(self, name: str, *, bulk: bool = False) -> ObjectReader:
         """Open an object."""
-        return self._backend.open(name)
+        return self._backend.open(name, bulk=bulk)
 
     def get(self, name: str) -> bytes:
         """Return the whole of a small object."""

@@ -1,0 +1,128 @@
+"""Reading frames: straight from the disk, ahead of who wants them, each checked."""
+
+from __future__ import annotations
+
+import collections
+import mmap
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from snaplib.errors import SnapshotDamaged
+from snaplib.store import codec
+from snaplib.store.bulk import BLOCK_BYTES
+from snaplib.store.index import PAGE_BYTES, Index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from snaplib.store.backend import Data, ObjectReader
+
+__all__ = ["FrameReader"]
+
+#: Frames that are read ahead, and the threads that do it: enough for a disk, and a bound for the
+#: memory.
+_AHEAD = 6
+_THREADS = 2
+
+
+class FrameReader:
+    """Reads the frames of an index.
+
+    Args:
+        index: The index.
+        open_segment: Opens a segment, given its number.
+        name: How to name a segment in errors, given its number.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        open_segment: Callable[[int], ObjectReader],
+        name: Callable[[int], str],
+    ) -> None:
+        self._index = index
+        self._open_segment = open_segment
+        self._name = name
+        self._segments: dict[int, ObjectReader] = {}
+        largest = int(index.frames["stored_bytes"].max(initial=0))
+        self._room_bytes = -(-largest // BLOCK_BYTES) * BLOCK_BYTES or BLOCK_BYTES
+        self._own_room: memoryview | None = None
+
+    def close(self) -> None:
+        """Close the segments; may be called again."""
+        while self._segments:
+            self._segments.popitem()[1].close()
+
+    def one(self, number: int) -> Data:
+        """Return the bytes of a frame, good until the next call.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+        """
+        if self._own_room is None:
+            (self._own_room,) = self._rooms(1)
+        return self._load(number, self._own_room)
+
+    def stream(self, numbers: Iterable[int]) -> Generator[Data, None, None]:
+        """Yield the bytes of frames, each good until the next is asked for.
+
+        Args:
+            numbers: The frames, in the order in which they are wanted.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+        """
+        codec.keep_buffers()
+        rooms = self._rooms(_AHEAD + 1)
+        waiting: collections.deque[tuple[Future[Data], memoryview]] = collections.deque()
+        workers = ThreadPoolExecutor(_THREADS, "snaplib-frames")
+        try:
+            for number in numbers:
+                if not rooms:
+                    future, room = waiting.popleft()
+                    yield future.result()
+                    rooms.append(room)
+                # Opened here, because the threads would do it twice.
+                self._segment_of(number)
+                room = rooms.pop()
+                waiting.append((workers.submit(self._load, number, room), room))
+            while waiting:
+                yield waiting.popleft()[0].result()
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+    def _rooms(self, count: int) -> list[memoryview]:
+        size = self._room_bytes
+        arena = memoryview(mmap.mmap(-1, count * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        return [arena[at : at + size] for at in range(0, count * size, size)]
+
+    def _load(self, number: int, room: memoryview) -> Data:
+        entry: Any = self._index.frames[number]
+        kind, offset, size = int(entry["codec"]), int(entry["offset"]), int(entry["stored_bytes"])
+        segment = self._segment_of(number)
+        count = segment.read_into(offset, room, size) if segment else 0
+        where = f"{self._name(int(entry['segment']))}, offset {offset}"
+        if count != size:
+            raise SnapshotDamaged(f"{where}: only {count} of a frame's {size} bytes are there")
+        stored = room[:size]
+        if codec.checksum(stored) != int(entry["checksum"]):
+            raise SnapshotDamaged(f"{where}: the checksum of a frame of {size} bytes is wrong")
+        try:
+            return codec.decode(kind, stored, int(entry["pages"]) * PAGE_BYTES)
+        except ValueError as error:
+            raise SnapshotDamaged(f"{where}: {error}") from error
+
+    def _segment_of(self, frame: int) -> ObjectReader | None:
+        """Return the segment that a frame is in; None for frames of zeros, which are in none."""
+        entry: Any = self._index.frames[frame]
+        if not int(entry["stored_bytes"]):
+            return None
+        number = int(entry["segment"])
+        reader = self._segments.get(number)
+        if reader is None:
+            try:
+                reader = self._open_segment(number)
+            except FileNotFoundError as error:
+                raise SnapshotDamaged(f"{self._name(number)} is missing") from error
+            self._segments[number] = reader
+        return reader
