@@ -1,0 +1,93 @@
+"""A process that holds one kernel feature, and can say whether it still works.
+
+    python features.py NAME READY [ARGUMENT]    hold the feature NAME until killed
+    python features.py check READY              ask such a process to check itself
+
+The first form writes ``ready`` into the file READY once the feature is there, or ``unsupported:
+REASON`` when this kernel does not have it, and then sleeps. The second form prints what the
+process answers, ``OK`` or ``BAD: REASON``, and exits with 0 or 1. Questions and answers are files
+beside READY, so that they work across a dump and a restore.
+
+What can be dumped is in `plain`, what cannot or what is lost in `refused`. Nothing but the standard
+library is used: it runs under any Python, without snaplib.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+POLL_S = 0.02
+ANSWER_WITHIN_S = 20.0
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file so that it is never seen half written."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.rename(path)
+
+
+def beside(ready: Path, suffix: str) -> Path:
+    """Name a file beside READY."""
+    return ready.with_name(ready.name + suffix)
+
+
+def hold(name: str, ready: Path, argument: str) -> int:
+    """Make the feature, and answer questions until killed."""
+    # Imported by name here, for the sibling modules lie beside this script.
+    import plain  # noqa: PLC0415
+    import refused  # noqa: PLC0415
+    from kernel_calls import Unsupported  # noqa: PLC0415
+
+    features = {**plain.FEATURES, **refused.FEATURES}
+    if name not in features:
+        print(f"no feature {name!r}; there are: {' '.join(sorted(features))}", file=sys.stderr)
+        return 2
+    try:
+        check = features[name](ready.parent, argument)
+    except (Unsupported, OSError) as error:
+        put(ready, f"unsupported: {error}")
+        return 3
+    put(ready, "ready")
+    question, answer = beside(ready, ".ask"), beside(ready, ".answer")
+    while True:
+        time.sleep(POLL_S)
+        if question.exists():
+            question.unlink()
+            try:
+                verdict = "OK" if check is None or check() else "BAD: the check says no"
+            except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
+                verdict = f"BAD: {error!r}"
+            put(answer, verdict)
+
+
+def ask(ready: Path) -> int:
+    """Ask the process that wrote READY whether its feature still works."""
+    answer = beside(ready, ".answer")
+    answer.unlink(missing_ok=True)
+    put(beside(ready, ".ask"), "")
+    deadline = time.monotonic() + ANSWER_WITHIN_S
+    while not answer.exists():
+        if time.monotonic() > deadline:
+            print(f"BAD: no answer after {ANSWER_WITHIN_S} s")
+            return 1
+        time.sleep(POLL_S)
+    verdict = answer.read_text()
+    print(verdict)
+    return 0 if verdict == "OK" else 1
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    name, ready = arguments[0], Path(arguments[1])
+    if name == "check":
+        return ask(ready)
+    return hold(name, ready, arguments[2] if len(arguments) > 2 else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
