@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from snaplib.errors import StoreError
 from snaplib.store.durable import (
     DIR_MODE,
     abandoned,
@@ -83,6 +84,12 @@ class LocalBackend:
             except FileNotFoundError:
                 # Somebody swept the file away before we had it locked.
                 return False
+            except PermissionError as error:
+                if not os.access(path.parent, os.W_OK):
+                    raise
+                raise StoreError(
+                    f"the file system of {self._root} has no hard links, which a store needs"
+                ) from error
             sync_dir(path.parent)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -106,10 +113,10 @@ class LocalBackend:
         """Yield the names of all objects under a folder, in no particular order."""
         with translated(self._root / prefix, reading=True):
             for folder, folders, files in os.walk(self._root / prefix):
-                folders[:] = [name for name in folders if not name.startswith(".")]
+                folders[:] = [name for name in folders if not name.startswith(_DEAD_PREFIX)]
                 base = Path(folder).relative_to(self._root)
                 for name in files:
-                    if not name.startswith("."):
+                    if name != _HOLD_NAME:
                         yield str(base / name)
 
     def delete(self, name: str) -> None:
@@ -133,11 +140,16 @@ class LocalBackend:
             # Nobody may look for abandoned folders between the making of ours and our lock in it.
             with locked(path.parent):
                 path.mkdir(DIR_MODE)
-                path.chmod(DIR_MODE)
-                fd = create_file(path / _HOLD_NAME)
+                try:
+                    path.chmod(DIR_MODE)
+                    fd = create_file(path / _HOLD_NAME)
+                except OSError:
+                    path.rmdir()
+                    raise
                 fcntl.flock(fd, fcntl.LOCK_EX)
+            held = LocalHold(path / _HOLD_NAME, fd)
             sync_dir(path.parent)
-        return LocalHold(path / _HOLD_NAME, fd)
+        return held
 
     def delete_abandoned(self, prefix: str, keep: Callable[[str], bool]) -> list[str]:
         """Delete the folders that nobody holds, and other leftovers of processes that died."""

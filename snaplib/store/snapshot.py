@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import io
 import shutil
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from snaplib import __version__
-from snaplib.errors import UsageError
+from snaplib.errors import StoreError, UsageError
 from snaplib.store import archive, names
 from snaplib.store.index import PAGE_BYTES
 from snaplib.store.index_format import index_to_bytes
@@ -189,7 +190,9 @@ class SnapshotWriter:
         try:
             self.pages.abort()
             self._segments.abort()
-            self._backend.delete_folder(names.object_folder(self.id))
+            # What cannot be removed now is debris for the next writer; the error that led here counts.
+            with contextlib.suppress(StoreError):
+                self._backend.delete_folder(names.object_folder(self.id))
         finally:
             self._hold.release()
 

@@ -245,9 +245,16 @@ class Store:
 
     def sweep(self) -> list[str]:
         """Remove what dead writers left, and return the ids of the snapshots that never were."""
-        return self._backend.delete_abandoned(
-            names.OBJECTS, keep=lambda snapshot_id: snapshot_id in self._manifests()
-        )
+        known: set[str] = set()
+
+        def has_manifest(snapshot_id: str) -> bool:
+            nonlocal known
+            if snapshot_id not in known:
+                # Anew: it may have been committed since.
+                known = set(self._manifests())
+            return snapshot_id in known
+
+        return self._backend.delete_abandoned(names.OBJECTS, has_manifest)
 
     def mark_ended(self, key: str, exit_code: int | None, signal: int | None = None) -> None:
         """Note that the task of a key has ended, so that `latest` forgets the snapshots there are

@@ -36,12 +36,15 @@ def test_a_missing_store_is_not_made(tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     """A folder with other things in it does not become a store."""
-    (tmp_path / "thesis.tex").write_text("x")
-    for create in (False, True):
-        with pytest.raises(NotAStore):
-            Store.open(str(tmp_path), create=create)
+    for number, name in enumerate(("thesis.tex", ".bashrc", "src/main.c")):
+        folder = tmp_path / str(number)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("x")
+        for create in (False, True):
+            with pytest.raises(NotAStore):
+                Store.open(str(folder), create=create)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+        assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
 
 
 def test_a_file_is_not_a_store(tmp_path):
@@ -280,6 +283,33 @@ def test_debris_goes(store, tmp_path):
     assert not (objects / snapshot.id / ".writer").exists()
     assert list((tmp_path / "store" / "tmp").iterdir()) == []
     assert store.verify(snapshot.id).ok
+
+
+def test_full_before_it_begins(store, tmp_path, monkeypatch):
+    """A writer that has no room for its lock file leaves no folder."""
+
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("snaplib.store.local.create_file", full)
+    with pytest.raises(StoreFull):
+        store.begin("key")
+
+    assert list((tmp_path / "store" / "objects").iterdir()) == []
+
+
+def test_an_error_is_not_hidden_by_the_next(store, monkeypatch):
+    """When cleaning up fails as well, what is told is what went wrong first."""
+
+    def fails(prefix):
+        raise StoreError(f"cannot remove {prefix}")
+
+    monkeypatch.setattr(store.backend, "delete_folder", fails)
+    with pytest.raises(UsageError, match="not JSON"):
+        store.begin("key").commit(extra={"set": {1}})
+    monkeypatch.undo()
+
+    assert len(store.sweep()) == 1
 
 
 def test_put_new_once(store):
