@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snaplib import errors
     from snaplib.checkpoint import dump, restore
+    from snaplib.checkpoint.preflight import Obstacle, preflight
+    from snaplib.host import Host
     from snaplib.store import Snapshot, Store
     from snaplib.supervise import Event, Supervisor
     from snaplib.task import Member, Task
 
 __all__ = [
     "Event",
+    "Host",
     "Member",
+    "Obstacle",
     "Snapshot",
     "Store",
     "Supervisor",
@@ -22,6 +26,7 @@ __all__ = [
     "__version__",
     "dump",
     "errors",
+    "preflight",
     "restore",
 ]
 
@@ -31,12 +36,15 @@ __version__ = "0.1.0"
 #: start-up time counts when a machine has seconds left.
 _HOMES = {
     "Event": "snaplib.supervise",
+    "Host": "snaplib.host",
     "Member": "snaplib.task",
+    "Obstacle": "snaplib.checkpoint.preflight",
     "Snapshot": "snaplib.store",
     "Store": "snaplib.store",
     "Supervisor": "snaplib.supervise",
     "Task": "snaplib.task",
     "dump": "snaplib.checkpoint",
+    "preflight": "snaplib.checkpoint.preflight",
     "restore": "snaplib.checkpoint",
 }
 

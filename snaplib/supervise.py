@@ -23,6 +23,7 @@ from typing import Any
 import attrs
 
 from snaplib.checkpoint import dump, restore
+from snaplib.checkpoint.preflight import preflight
 from snaplib.criu import find_criu
 from snaplib.errors import (
     EXIT_SAVED,
@@ -43,6 +44,9 @@ __all__ = ["Event", "Supervisor"]
 
 #: How long to wait before a failed dump is tried again, within the window.
 _RETRY_AFTER_S = (1.0, 3.0, 10.0)
+#: When to look for what would make a dump fail: soon after the start, and then now and then.
+_FIRST_LOOK_S = 3.0
+_LOOK_EVERY_S = 60.0
 #: A dump that has less time than this is not tried again.
 _LEAST_DUMP_S = 1.0
 
@@ -55,7 +59,7 @@ class Event:
 
     Attributes:
         name: What happened: ``started``, ``restored``, ``adopted``, ``notice``, ``saved``, ``dump_failed``,
-            ``restore_failed`` or ``ended``.
+            ``restore_failed``, ``obstacle`` or ``ended``.
         time_s: When, in seconds since the epoch.
         key: The supervisor's key.
         details: Numbers and names that belong to it; JSON types.
@@ -128,6 +132,7 @@ class Supervisor:
         self._on_event = on_event or (lambda _event: None)
         self._streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         self._task: Task | None = None
+        self._told: set[tuple[str, int]] = set()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     @property
@@ -226,8 +231,14 @@ class Supervisor:
         poll = select.poll()
         poll.register(session.pidfd, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
+        look_at = time.monotonic() + _FIRST_LOOK_S
         while True:
-            ready = {descriptor for descriptor, _events in poll.poll()}
+            wait_s = max(0.0, look_at - time.monotonic())
+            ready = {descriptor for descriptor, _events in poll.poll(wait_s * 1000)}
+            if not ready:
+                self._look_ahead(task)
+                look_at = time.monotonic() + _LOOK_EVERY_S
+                continue
             if session.pidfd in ready:
                 status = session.wait()
                 session.cleanup()
@@ -236,6 +247,14 @@ class Supervisor:
             saved = self._save(task, session)
             if saved is not None:
                 return saved
+
+    def _look_ahead(self, task: Task) -> None:
+        """Tell what would make a dump fail while there is time to do something about it; each thing once."""
+        with contextlib.suppress(TaskEnded):
+            for one in preflight(task, tcp=self.tcp):
+                if one.fatal and (one.code, one.pid) not in self._told:
+                    self._told.add((one.code, one.pid))
+                    self._tell("obstacle", **attrs.asdict(one))
 
     def _save(self, task: Task, session: Session) -> int | None:
         """Dump the task within the window; None if it ended before it could be saved."""

@@ -19,10 +19,12 @@ import attrs
 
 from snaplib.checkpoint.describe import describe_host, describe_task
 from snaplib.checkpoint.pageserver import PageServer
+from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Notification, Swrk, failure_reasons, find_criu, log_tail
 from snaplib.errors import (
+    CannotDump,
     DeadlineExceeded,
     DumpFailed,
     RootRequired,
@@ -58,6 +60,7 @@ def dump(
     leave_running: bool = False,
     deadline_s: float = 120.0,
     tcp: str = "established",
+    skip_preflight: bool = False,
     progress: Progress | None = None,
 ) -> Snapshot:
     """Save a task in a store.
@@ -69,6 +72,7 @@ def dump(
         leave_running: Whether the task runs on afterwards.  If not, it ends, but only once the snapshot is durable.
         deadline_s: Seconds after which the dump is given up and the task runs on.
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
+        skip_preflight: Whether to try even what preflight says must fail.
         progress: Called with a stage and the bytes of pages so far.
 
     Returns:
@@ -87,6 +91,8 @@ def dump(
     if os.geteuid() != 0:
         raise RootRequired("dumping a task needs root")
     criu = find_criu()
+    if not skip_preflight:
+        _refuse_fatal(task, tcp)
     with store.begin(key or task.key) as writer, scratch_dir("dump") as images:
         return _Dump(
             task=task,
@@ -99,6 +105,17 @@ def dump(
             tcp=tcp,
             progress=progress or (lambda _stage, _bytes: None),
         ).take()
+
+
+def _refuse_fatal(task: Task, tcp: str) -> None:
+    fatal = [one for one in preflight(task, tcp=tcp) if one.fatal]
+    if not fatal:
+        return
+    first = fatal[0]
+    more = f" (and {len(fatal) - 1} more)" if len(fatal) > 1 else ""
+    raise CannotDump(
+        f"pid {first.pid} ({first.comm}), {first.subject}: {first.message}{more}", hint=first.remedy
+    )
 
 
 @attrs.define

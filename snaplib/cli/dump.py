@@ -33,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="give up after this time and let the task run on (default: 120)",
     )
     parser.add_argument(
+        "--skip-preflight", action="store_true", help="try even what preflight says must fail"
+    )
+    parser.add_argument(
         "--tcp", choices=TCP_MODES, default="established", help="what becomes of connected sockets"
     )
 
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         leave_running=args.leave_running,
         deadline_s=args.window,
         tcp=args.tcp,
+        skip_preflight=args.skip_preflight,
     )
     dump_s = time.monotonic() - began
     if args.json:

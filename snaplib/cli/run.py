@@ -170,6 +170,11 @@ def _for_people(event: Event) -> str:
             return f"saved snapshot {details['snapshot']}; run the same command again to go on"
         case "dump_failed":
             return f"dump failed: {details['reason']} ({human_seconds(details['left_s'])} of the window left)"
+        case "obstacle":
+            return (
+                f"this task cannot be saved as it is: pid {details['pid']} ({details['comm']}), "
+                f"{details['subject']}: {details['message']} - {details['remedy']}"
+            )
         case "restore_failed":
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
         case _:
