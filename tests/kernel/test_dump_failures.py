@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Ticker:
     def longest_gap_s(self) -> float:
         """Return the longest time for which it stood still."""
         ticks = self.ticks()
-        return max(later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(ticks))
 
 
 @pytest.fixture

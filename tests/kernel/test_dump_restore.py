@@ -1,0 +1,181 @@
+"""What is dumped comes back as it was: each kernel feature checks itself after its restore."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snaplib.checkpoint import dump, restore
+from snaplib.store import Store
+from snaplib.task import Task
+
+FEATURES = Path(__file__).resolve().parents[1] / "workloads/features.py"
+NOWHERE = {"stdin": "/dev/null", "stdout": "/dev/null", "stderr": "/dev/null"}
+
+#: Those of `tests/workloads/plain.py` that need neither an argument nor anything of the host.
+NAMES = [
+    "nothing",
+    "threads",
+    "children",
+    "zombie",
+    "files",
+    "deleted-file",
+    "deleted-mapping",
+    "renamed-link",
+    "socket-pair",
+    "unix-server",
+    "tcp-server",
+    "tcp-pair",
+    "udp",
+    "inotify",
+    "event-descriptors",
+    "shared-memory",
+    "posix-locks",
+    "terminal-pair",
+    "stopped-child",
+]
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep records of sessions to ourselves."""
+    monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("SNAPLIB_SCRATCH_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store.open(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def tasks() -> Iterator[list[Task]]:
+    """Tasks to end afterwards."""
+    made: list[Task] = []
+    yield made
+    for task in made:
+        if task.session is not None:
+            task.session.terminate()
+            with contextlib.suppress(TimeoutError):
+                task.session.wait(10)
+            task.session.cleanup()
+
+
+def command(name: str, ready: Path) -> list[str]:
+    """Return the command of a process that holds a feature."""
+    return ["/usr/bin/python3", str(FEATURES), name, str(ready)]
+
+
+def wait_for(ready: Path) -> None:
+    """Wait until the feature is there."""
+    end = time.monotonic() + 20
+    while not ready.exists():
+        assert time.monotonic() < end, "the feature was not made"
+        time.sleep(0.01)
+    text = ready.read_text()
+    if text.startswith("unsupported"):
+        pytest.skip(text)
+    assert text == "ready"
+
+
+def works(ready: Path) -> None:
+    """Let the feature check itself."""
+    done = subprocess.run(
+        [sys.executable, str(FEATURES), "check", str(ready)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "OK"
+
+
+@pytest.mark.require("all")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_feature_comes_back(name: str, store: Store, tmp_path: Path, tasks: list[Task]) -> None:
+    """Dumped, ended, restored in a new namespace; then it is asked whether all is well."""
+    ready = tmp_path / "ready"
+    task = Task.launch(command(name, ready), **NOWHERE)
+    tasks.append(task)
+    wait_for(ready)
+    if name != "zombie":  # whose check reaps it
+        works(ready)
+    snapshot = dump(task, store)
+    assert task.session is not None
+    assert task.session.wait(10).saved == snapshot.id
+
+    again = restore(store, snapshot.id, **NOWHERE)
+    tasks.append(again)
+    works(ready)
+    assert again.ns_pid == task.ns_pid
+
+
+@pytest.mark.require("all")
+@pytest.mark.parametrize("name", ["threads", "children", "shared-memory"])
+def test_again_and_again(name: str, store: Store, tmp_path: Path, tasks: list[Task]) -> None:
+    """What was restored can be dumped and restored again."""
+    ready = tmp_path / "ready"
+    task = Task.launch(command(name, ready), **NOWHERE)
+    tasks.append(task)
+    wait_for(ready)
+    for _ in range(3):
+        snapshot = dump(task, store)
+        assert store.verify(snapshot.id).ok
+        task = restore(store, snapshot.id, **NOWHERE)
+        tasks.append(task)
+        works(ready)
+
+
+@pytest.mark.require("all")
+def test_the_same_pids_while_the_old_ones_are_taken(
+    store: Store, tmp_path: Path, tasks: list[Task]
+) -> None:
+    """The original runs on, and so do two copies of it, each with the pid it was dumped with."""
+    ready = tmp_path / "ready"
+    process = subprocess.Popen(
+        command("nothing", ready),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(ready)
+        snapshot = dump(Task.attach(process.pid), store, leave_running=True)
+        tasks.extend(restore(store, snapshot.id, **NOWHERE) for _ in range(2))
+
+        assert process.poll() is None
+        assert [task.ns_pid for task in tasks] == [process.pid] * 2
+        assert len({process.pid, *(task.pid for task in tasks)}) == 3
+        assert all(task.alive() for task in tasks)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.require("all")
+def test_cpus_of_each_thread(store: Store, tmp_path: Path, tasks: list[Task]) -> None:
+    """CRIU does not keep them: we do."""
+    if os.cpu_count() == 1:
+        pytest.skip("one CPU leaves nothing to choose")
+    ready = tmp_path / "ready"
+    task = Task.launch(command("threads", ready), **NOWHERE)
+    tasks.append(task)
+    wait_for(ready)
+    chosen = sorted(task.thread_ids())[::2]
+    for tid in chosen:
+        os.sched_setaffinity(tid, {1})
+    expected = task.affinity()
+    snapshot = dump(task, store)
+    again = restore(store, snapshot.id, **NOWHERE)
+    tasks.append(again)
+
+    assert again.affinity() == expected
+    works(ready)
