@@ -292,6 +292,8 @@ def _find_code(pid: int) -> int:
             continue
         if offset >= 0:
             return first + offset
+    if not found:
+        raise ProcessLookupError(errno.ESRCH, f"pid {pid} has ended")
     raise OSError(errno.ENOEXEC, f"pid {pid} has no code that makes a system call")
 
 
@@ -347,6 +349,8 @@ def _serve(channel: socket.socket, pid: int) -> None:
     try:
         descriptor, answer["stopped_s"] = _take(pid)
         descriptors.append(descriptor)
+    except FileNotFoundError:
+        answer["errno"], answer["detail"] = errno.ESRCH, "it has ended"
     except OSError as error:
         answer["errno"] = error.errno or errno.EIO
         answer["detail"] = error.strerror or str(error)
