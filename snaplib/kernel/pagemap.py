@@ -129,7 +129,7 @@ class Pagemap:
         """Return whether the mapping at an address is registered for write protection."""
         try:
             # The kernel looks at the mapping before it looks at any page.
-            self.scan(
+            found = self.scan(
                 address,
                 address + _PAGE_BYTES,
                 having=Category.WPALLOWED,
@@ -138,7 +138,8 @@ class Pagemap:
             )
         except PermissionError:
             return False
-        return True
+        # Nothing is found where nothing is mapped any more.
+        return bool(found.size)
 
     def soft_dirty(self, start: int, end: int, *, own_only: bool = False) -> RegionArray:
         """Return the populated pages of a range that are soft-dirty, as regions.

@@ -50,6 +50,7 @@ class Roster:
         self._procfs = procfs
         self._sample = sample
         self._failures: dict[int, _Failure] = {}
+        self._known: frozenset[int] = frozenset()
         self.armed: dict[int, ArmedProcess] = {}
         #: Processes that have no memory of their own: pid -> pid of the one they share it with.
         self.sharing: dict[int, int] = {}
@@ -58,7 +59,7 @@ class Roster:
         """Return why a process is not armed."""
         if pid in self._failures:
             return self._failures[pid].detail
-        return "it appeared or executed another program during the scan"
+        return "it has just appeared"
 
     def failed(self) -> tuple[tuple[int, str], ...]:
         """Return the processes that could not be armed, each with the reason."""
@@ -72,9 +73,20 @@ class Roster:
         for pid in self._failures.keys() - alive:
             del self._failures[pid]
 
-    def arm(self, pids: Sequence[int]) -> None:
-        """Take those of these processes that are not armed. They must not be frozen."""
+    def arm(self, pids: Sequence[int], *, new_ones: bool) -> None:
+        """Take those of these processes that are not armed. They must not be frozen.
+
+        Args:
+            pids: All processes of the task.
+            new_ones: Also those that were not there at the last call. Most live too briefly to
+                be worth it: compilers, the commands of a shell.
+        """
+        known, self._known = self._known, frozenset(pids)
         self.sharing.clear()
+        self.take([pid for pid in pids if new_ones or pid in known])
+
+    def take(self, pids: Sequence[int]) -> None:
+        """Take those of these processes that are not armed, whatever the rest does."""
         wanted: list[int] = []
         for pid in pids:
             if pid in self.armed or self._too_early(pid):

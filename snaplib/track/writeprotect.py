@@ -74,7 +74,7 @@ class WriteProtect:
         self._since_s = 0.0
         self._frozen_s = 0.0
         try:
-            self._roster.arm(self._members())
+            self._roster.arm(self._members(), new_ones=True)
             self._check_root()
         except BaseException:
             self.close()
@@ -85,7 +85,7 @@ class WriteProtect:
         began_s = time.monotonic()
         pids = self._members()
         self._roster.keep(pids)
-        self._roster.arm(pids)
+        self._roster.arm(pids, new_ones=True)
         looks = {pid: Look() for pid in self._roster.armed}
         self._frozen_s = 0.0
         with self._frozen():
@@ -127,13 +127,16 @@ class WriteProtect:
         doubtful = self._distrusted
         if rearm:
             if not frozen_by_caller:
-                self._roster.arm(pids)
+                self._roster.arm(pids, new_ones=False)
             self._distrusted = frozenset(self._roster.armed) | doubtful
         stands = still or frozen_by_caller
         with self._frozen() if still and not frozen_by_caller else contextlib.nullcontext():
-            looks = self._look(tuple(self._roster.armed), rearm=rearm)
-            if rearm and not stands:
-                self._arm_executed(pids, looks)
+            armed = tuple(self._roster.armed)
+            looks = self._look(armed, rearm=rearm)
+            if rearm and not stands and len(looks) < len(armed):
+                # They failed, or executed another program.
+                self._roster.take(armed)
+                looks.update(self._look(self._roster.armed.keys() - looks.keys(), rearm=True))
             if rearm and any(look.missing for look in looks.values()):
                 self._register(looks, stands=stands)
             processes = self._finish(looks, doubtful, rearm=rearm)
@@ -203,11 +206,6 @@ class WriteProtect:
                 self._roster.armed[pid].look(look, rearm=rearm)
                 looks[pid] = look
         return looks
-
-    def _arm_executed(self, pids: Sequence[int], looks: dict[int, Look]) -> None:
-        """Arm processes that turned out to have executed another program, and look at them."""
-        self._roster.arm(pids)
-        looks.update(self._look(self._roster.armed.keys() - looks.keys(), rearm=True))
 
     def _register(self, looks: dict[int, Look], *, stands: bool) -> None:
         if stands:

@@ -194,6 +194,11 @@ def test_a_child_is_new_and_then_tracked(victim, track, dirty):
     write(victim, "store", address)
     scan = tracker.scan()
     assert dirty(scan, victim.pid, address, PAGES) == WRITTEN
+    # Not worth arming yet: most children end soon.
+    assert set(scan.process(child).untracked["why"].tolist()) == {Unknown.PROCESS}
+    assert dirty(scan, child, address, PAGES) == ALL
+    scan = tracker.scan()
+    assert scan.process(child).untracked_pages == 0
     assert dirty(scan, child, address, PAGES) == ALL
     scan = tracker.scan()
     assert {process.pid for process in scan.processes} == {victim.pid, child}
