@@ -166,7 +166,7 @@ def test_a_moved_mapping_is_dirty(victim, track, dirty):
 
 def test_stale_protection_bits_hide_no_writes(victim, track, dirty):
     # A mapping moved next to another merges with it; both lose their registration, but pages of
-    # the neighbour keep the bit that says they were not written.
+    # the neighbour keep the bit that says they were not written, even when they are.
     room = victim("map", "anon", 4 * PAGES)
     victim("unmap", room, 0, 4 * PAGES)
     size = PAGES * PAGE_BYTES
@@ -177,8 +177,7 @@ def test_stale_protection_bits_hide_no_writes(victim, track, dirty):
     tracker = track(victim.pid)
     tracker.scan()
     moved = victim("move", right, room + size, PAGES)
-    tracker.scan()
-    for _ in range(2):
+    for _ in range(3):
         for address in (left, moved):
             write(victim, "store", address)
         scan = tracker.scan()
