@@ -7,6 +7,7 @@ has written needs hardly any fsync.  In return everything lies at multiples of a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -19,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     from snaplib.store.backend import Data
 
-__all__ = ["BLOCK_BYTES", "BulkFile"]
+__all__ = ["BLOCK_BYTES", "BulkFile", "buffers"]
 
 #: What direct I/O wants offsets, sizes and addresses to be multiples of; 4096 satisfies every disk.
 BLOCK_BYTES = 4096
@@ -116,6 +117,22 @@ class BulkFile:
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
         fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
         return bool(flags & os.O_DIRECT)
+
+
+def buffers(count: int, size: int) -> list[memoryview]:
+    """Return new buffers that direct I/O can use as they are.
+
+    Args:
+        count: How many.
+        size: The size of each; a multiple of a block.
+    """
+    # Private, because a fork must not see it change.
+    memory = mmap.mmap(-1, count * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        # Pinning a few huge pages for a disk costs less than hundreds of small ones.
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    arena = memoryview(memory)
+    return [arena[at : at + size] for at in range(0, count * size, size)]
 
 
 def _address(view: memoryview) -> int:

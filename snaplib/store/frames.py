@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import collections
-import mmap
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import SnapshotDamaged
 from snaplib.store import codec
-from snaplib.store.bulk import BLOCK_BYTES
+from snaplib.store.bulk import BLOCK_BYTES, buffers
 from snaplib.store.index import PAGE_BYTES, Index
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class FrameReader:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         if self._own_room is None:
-            (self._own_room,) = self._rooms(1)
+            (self._own_room,) = buffers(1, self._room_bytes)
         return self._load(number, self._own_room)
 
     def stream(self, numbers: Iterable[int]) -> Generator[Data, None, None]:
@@ -73,7 +72,7 @@ class FrameReader:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         codec.keep_buffers()
-        rooms = self._rooms(_AHEAD + 1)
+        rooms = buffers(_AHEAD + 1, self._room_bytes)
         waiting: collections.deque[tuple[Future[Data], memoryview]] = collections.deque()
         workers = ThreadPoolExecutor(_THREADS, "snaplib-frames")
         try:
@@ -90,11 +89,6 @@ class FrameReader:
                 yield waiting.popleft()[0].result()
         finally:
             workers.shutdown(cancel_futures=True)
-
-    def _rooms(self, count: int) -> list[memoryview]:
-        size = self._room_bytes
-        arena = memoryview(mmap.mmap(-1, count * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-        return [arena[at : at + size] for at in range(0, count * size, size)]
 
     def _load(self, number: int, room: memoryview) -> Data:
         entry: Any = self._index.frames[number]

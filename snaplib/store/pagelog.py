@@ -8,7 +8,6 @@ task's memory.
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ import numpy as np
 from snaplib.errors import UsageError
 from snaplib.store import codec
 from snaplib.store.balance import Balance
+from snaplib.store.bulk import buffers
 from snaplib.store.index import FRAME, HOLE, PAGE_BYTES, RUN, Index, Space
 from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
 
@@ -88,9 +88,7 @@ class PageLogWriter:
         #: that is being written.
         self._most_coding = 3 * self._options.workers
         count = self._most_coding + _MOST_WRITING + 1
-        # Private, because a fork must not see it change; page-aligned, for direct I/O.
-        arena = memoryview(mmap.mmap(-1, count * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-        self._free = [arena[at : at + size] for at in range(0, count * size, size)]
+        self._free = buffers(count, size)
         self._buffer: memoryview | None = None
         self._fill = 0
         codec.keep_buffers()
