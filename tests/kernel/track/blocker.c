@@ -107,10 +107,10 @@ int main(int count, char **arguments) {
     socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
     pthread_t writer;
     pthread_mutex_lock(&mutex);
+    double began = now();
     pthread_create(&writer, 0, write_later, 0);
     puts("waiting");
     fflush(stdout);
-    double began = now();
     errno = 0;
     long result = wait_for_it();
     printf("%ld %d %.0f\n", result, result < 0 ? errno : 0, now() - began);
