@@ -2,12 +2,18 @@
 
 Codec and disk work at the same time.  While the disk could take more than the compressed frames
 that the codec makes, the rest goes to it as it is, so that nothing waits for the codec.  Where the
-compressed frames alone keep the disk busy, a raw one would only displace several of them.
+compressed frames alone keep the disk busy, a raw one would only displace several of them.  Memory
+that does not compress is only tried now and then.
 """
 
 from __future__ import annotations
 
+from snaplib.store.codec import WORTH
+
 __all__ = ["Balance"]
+
+#: Where memory does not compress, one frame of this many is tried nevertheless.
+_TRY_EVERY = 8
 
 #: The weight of the newest frame in the averages.
 _WEIGHT = 0.1
@@ -51,10 +57,18 @@ class Balance:
 
     @property
     def disk_has_time(self) -> bool:
-        """Whether the disk can take more than what the codec makes; true as long as that is unknown."""
+        """Whether the disk can take more than what the codec makes; true while that is unknown."""
         if self._codec_s is None or self._ratio is None or self._disk_s is None:
             return True
         return self._workers * self._ratio * self._disk_s < self._codec_s
+
+    def worth_trying(self, frame: int) -> bool:
+        """Whether to try to compress a frame.
+
+        Args:
+            frame: Its number.
+        """
+        return self._ratio is None or self._ratio < WORTH or frame % _TRY_EVERY == 0
 
 
 def _mixed(average: float | None, new: float) -> float:

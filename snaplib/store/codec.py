@@ -39,7 +39,7 @@ ZSTD = 1
 ZERO = 2
 
 #: Compression that saves less is not worth the time that reading takes.
-_WORTH = 0.95
+WORTH = 0.95
 
 
 def keep_buffers() -> None:
@@ -64,7 +64,7 @@ def compress(raw: Data, level: int) -> bytes | None:
         level: zstd's level; negative ones are faster.
     """
     stored = zstd.compress(raw, level)
-    return stored if len(stored) <= len(raw) * _WORTH else None
+    return stored if len(stored) <= len(raw) * WORTH else None
 
 
 def is_zero(raw: Data) -> bool:

@@ -99,7 +99,9 @@ class PageLogWriter:
         self._storing = 0
         self._balance = Balance(self._options.workers)
         self._failure: Exception | None = None
-        self._coders = ThreadPoolExecutor(self._options.workers, "snaplib-codec")
+        self._coders = ThreadPoolExecutor(
+            self._options.workers, "snaplib-codec", initializer=_give_way
+        )
         self._writers = ThreadPoolExecutor(_WRITERS, "snaplib-write")
 
     @property
@@ -186,20 +188,21 @@ class PageLogWriter:
             nothing = codec.checksum(b"")
             self._frames[number] = (0, codec.ZERO, 0, 0, self._sizes[number], nothing)
             self._free.append(buffer)
-        elif self._for_codec():
+        elif self._for_codec(number):
             self._coders.submit(self._code, number, buffer, view)
         else:
             self._writers.submit(self._write, number, codec.RAW, view, buffer, coded=False)
 
-    def _for_codec(self) -> bool:
+    def _for_codec(self, number: int) -> bool:
         """Wait until there is somebody for a frame, and tell whether to compress it."""
         policy = self._options.codec
         with self._done:
+            worth = policy == "zstd" or (policy == "auto" and self._balance.worth_trying(number))
             while self._failure is None:
-                if policy != "none" and self._coding < self._most_coding:
+                if worth and self._coding < self._most_coding:
                     self._coding += 1
                     return True
-                may_write = policy == "none" or (policy == "auto" and self._balance.disk_has_time)
+                may_write = not worth or (policy == "auto" and self._balance.disk_has_time)
                 if may_write and self._writing < _MOST_WRITING:
                     self._writing += 1
                     return False
@@ -293,3 +296,9 @@ class PageLogWriter:
         """Stop, and wait for the workers; may be called again and after `finish`."""
         self._coders.shutdown(cancel_futures=True)
         self._writers.shutdown(cancel_futures=True)
+
+
+def _give_way() -> None:
+    """Have this thread get the CPU after those that receive: what it leaves is stored raw."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice + 5)

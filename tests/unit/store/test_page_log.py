@@ -172,3 +172,13 @@ def test_balance():
             balance.written(1 << 20, 2 * write_s, at_once=2)
     assert fast.disk_has_time
     assert not slow.disk_has_time
+
+
+def test_memory_that_does_not_compress():
+    """It is tried now and then, and always again once a try was worth it."""
+    balance = Balance(workers=1)
+    assert all(balance.worth_trying(frame) for frame in range(16))
+    balance.compressed(1 << 20, 1 << 20, 0.001)
+    assert [frame for frame in range(24) if balance.worth_trying(frame)] == [0, 8, 16]
+    balance.compressed(1 << 20, 300 << 10, 0.001)
+    assert all(balance.worth_trying(frame) for frame in range(16))
