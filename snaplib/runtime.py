@@ -54,7 +54,13 @@ def scratch_dir(prefix: str) -> Iterator[Path]:
         prefix: What it is for; becomes part of its name.
     """
     base = os.environ.get("SNAPLIB_SCRATCH_DIR", "/var/tmp")
-    path = Path(tempfile.mkdtemp(prefix=f"snaplib-{prefix}-", dir=base))
+    try:
+        path = Path(tempfile.mkdtemp(prefix=f"snaplib-{prefix}-", dir=base))
+    except OSError as error:
+        raise UsageError(
+            f"no scratch folder can be made in {base}: {error.strerror}",
+            hint="name another one in $SNAPLIB_SCRATCH_DIR",
+        ) from error
     try:
         yield path
     finally:

@@ -22,7 +22,16 @@ from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
 from snaplib.checkpoint.watchdog import Watchdog
-from snaplib.criu import Criu, CriuError, Notification, Swrk, failure_reasons, find_criu, log_tail
+from snaplib.criu import (
+    Criu,
+    CriuError,
+    Notification,
+    Swrk,
+    failure_reasons,
+    find_criu,
+    log_tail,
+    remedy_for,
+)
 from snaplib.errors import (
     CannotDump,
     DeadlineExceeded,
@@ -300,7 +309,8 @@ class _Dump:
             f"CRIU could not dump pid {self.task.pid}: {text}; the task runs on",
             reasons=reasons,
             log="\n".join(log.splitlines()[-40:]),
-            hint=f"see what stands in the way with `snaplib preflight {self.task.pid}`",
+            hint=remedy_for(reasons)
+            or f"see what stands in the way with `snaplib preflight {self.task.pid}`",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.watchdog import Watchdog
-from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail
+from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
 from snaplib.criu.pagemap import pagemap_image
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError
 from snaplib.runtime import scratch_dir
@@ -67,6 +67,7 @@ def restore(
     _check_host(snapshot)
     report = progress or (lambda _stage, _bytes: None)
     with scratch_dir("restore") as images:
+        _check_room(snapshot, images)
         report("reading", 0)
         with store.read(snapshot.id) as reader:
             _write_images(reader, images)
@@ -76,8 +77,7 @@ def restore(
             _run_criu(criu, session, snapshot, images, deadline_s)
             session.adopt_root(snapshot.task["root_ns_pid"])
         except BaseException:
-            session.terminate()
-            session.cleanup()
+            session.discard()
             raise
     task = Task.of_session(session)
     _restore_affinity(task, snapshot)
@@ -91,6 +91,18 @@ def _check_host(snapshot: Snapshot) -> None:
         raise RestoreFailed(
             f"snapshot {snapshot.id} is of a {there} machine and this is {here}",
             hint="restore it on a machine of the same architecture",
+        )
+
+
+def _check_room(snapshot: Snapshot, folder: Path) -> None:
+    """Find out before anything is written whether the task's memory has room as CRIU's images."""
+    found = os.statvfs(folder)
+    free_bytes = found.f_bavail * found.f_frsize
+    if free_bytes < snapshot.raw_bytes:
+        raise RestoreFailed(
+            f"{folder.parent} has room for {free_bytes >> 20} MiB, and the memory of snapshot "
+            f"{snapshot.id} takes {snapshot.raw_bytes >> 20} MiB",
+            hint="free space there, or name another folder in $SNAPLIB_SCRATCH_DIR",
         )
 
 
@@ -187,7 +199,7 @@ def _diagnose(
         f"CRIU could not restore snapshot {snapshot.id}: {text}",
         reasons=reasons,
         log="\n".join(log.splitlines()[-40:]),
-        hint="the snapshot is as it was; see all reasons with -v",
+        hint=remedy_for(reasons) or "the snapshot is as it was; see CRIU's log with -v",
     )
 
 

@@ -71,8 +71,7 @@ def dump_and_restore_trial() -> Trial:
         finally:
             for task in tasks:
                 if task.session is not None:
-                    task.session.terminate()
-                    task.session.cleanup()
+                    task.session.discard()
 
 
 def _launch() -> Task:

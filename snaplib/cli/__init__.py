@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SnaplibError as error:
         if args.verbose:
             traceback.print_exc()
+            print(getattr(error, "log", ""), file=sys.stderr)
         message(f"error: {error}")
         return error.exit_code
     except BrokenPipeError:

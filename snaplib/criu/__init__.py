@@ -2,6 +2,7 @@
 
 from snaplib.criu.binary import MINIMUM_VERSION, Criu, find_criu
 from snaplib.criu.log import failure_reasons, log_tail
+from snaplib.criu.remedies import remedy_for
 from snaplib.criu.swrk import CriuError, Notification, Swrk
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "failure_reasons",
     "find_criu",
     "log_tail",
+    "remedy_for",
 ]

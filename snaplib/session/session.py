@@ -463,6 +463,17 @@ class Session:
             registry.remove(self.folder)
         self.close()
 
+    def discard(self, timeout_s: float = 10.0) -> None:
+        """Kill everything in the session, wait for its end and remove what is left of it.
+
+        Args:
+            timeout_s: How long to wait.
+        """
+        self.terminate()
+        with contextlib.suppress(TimeoutError):
+            self.wait(timeout_s)
+        self.cleanup()
+
     def close(self) -> None:
         """Let go of the session, which goes on."""
         self._control.close()
