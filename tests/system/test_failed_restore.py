@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.system.conftest import Bench, wait_until
 
 SAVED = 75
