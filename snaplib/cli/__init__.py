@@ -19,6 +19,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "doctor": "probe this host: what works here, and the remedy for what does not",
     "run": "start a command, or resume it from its snapshot; save it when notice is given",
+    "watch": "what a task is doing, live: memory written, descriptors, sockets",
     "preflight": "what would make a dump or a restore of a task fail, each with its culprit",
     "dump": "take one snapshot of a task now",
     "restore": "restore a snapshot in a new PID namespace",
