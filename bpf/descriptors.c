@@ -32,6 +32,7 @@ struct bpf_iter__task_file {
 #define FAMILY_INET 2
 #define FAMILY_INET6 10
 #define TYPE_DATAGRAM 2
+#define TYPE_SEQPACKET 5
 #define PROTOCOL_UDP 17
 #define UNKNOWN 0xffffffff
 
@@ -99,6 +100,21 @@ static __always_inline void describe_tcp(struct record *record, void *sk)
 	}
 }
 
+/* The packets of a queue, a ring through its head; no more than so many are followed. */
+#define MAX_PACKETS 32
+static __always_inline u32 sum_of_packets(void *packet, void *head)
+{
+	u32 sum = 0;
+#pragma unroll
+	for (int i = 0; i < MAX_PACKETS; i++) {
+		if (packet == head)
+			return sum;
+		sum += READ(u32, packet, OFF_sk_buff__len);
+		packet = READ(void *, packet, OFF_sk_buff__next);
+	}
+	return UNKNOWN;
+}
+
 static __always_inline void describe_unix(struct record *record, void *sk)
 {
 	void *other = READ(void *, sk, OFF_unix_sock__peer);
@@ -113,10 +129,14 @@ static __always_inline void describe_unix(struct record *record, void *sk)
 	record->send_queue = READ(u32, sk, OFF_sock__sk_wmem_alloc) - 1;
 	if (READ(u32, sk, OFF_sock__sk_receive_queue + OFF_sk_buff_head__qlen) == 0)
 		return;
+	void *first = READ(void *, sk, OFF_sock__sk_receive_queue + OFF_sk_buff_head__next);
 	if (record->type == TYPE_DATAGRAM) {
-		/* As FIONREAD has it: the first datagram. */
-		void *first = READ(void *, sk, OFF_sock__sk_receive_queue + OFF_sk_buff_head__next);
+		/* As FIONREAD has it. */
 		record->receive_queue = READ(u32, first, OFF_sk_buff__len);
+		return;
+	}
+	if (record->type == TYPE_SEQPACKET) {
+		record->receive_queue = sum_of_packets(first, (char *)sk + OFF_sock__sk_receive_queue);
 		return;
 	}
 #if OPT_unix_sock__inq_len >= 0

@@ -20,7 +20,7 @@ from snaplib.observe.profile import (
 )
 from snaplib.observe.sockets import SOCKET_DTYPE, OpenSocket, SocketTable
 from snaplib.observe.trace import Trace, TraceWriter
-from snaplib.observe.watch import Arm, Watch, WatchedTask
+from snaplib.observe.watch import Arm, Watch
 
 __all__ = [
     "DESCRIPTOR_DTYPE",
@@ -43,5 +43,4 @@ __all__ = [
     "TreeCounts",
     "TreeEvent",
     "Watch",
-    "WatchedTask",
 ]

@@ -55,6 +55,7 @@ class ScanHistory:
         self._rate = 0.0
         self._untracked = 0
         self._frozen_s = 0.0
+        self._scanned_s = 0.0
 
     def begin(self, time_s: float, frozen_s: float = 0.0) -> None:
         """Say that all memory was armed, at this time."""
@@ -83,18 +84,19 @@ class ScanHistory:
         self._rate = pages * table.page_bytes / max(scan.time_s - scan.since_s, 1e-3)
         self._untracked = scan.untracked_pages * table.page_bytes
         self._frozen_s += scan.frozen_s
+        self._scanned_s = scan.time_s
 
     def unmapped(self, pid: int, mappings: Iterable[Mapping]) -> None:
         """Forget pages of a process that are in none of its mappings."""
         self._table.keep_mapped(pid, [(one.start, one.end) for one in mappings])
 
-    def figures(self, now_s: float, dumpable_bytes: int) -> DirtyFigures:
+    def figures(self, dumpable_bytes: int) -> DirtyFigures:
         """Return the figures as of the last scan."""
         frozen_s, self._frozen_s = self._frozen_s, 0.0
         return DirtyFigures(
             basis=self._basis,
             rate_bytes_s=self._rate,
-            ages=self._table.ages(now_s, self._scale, dumpable_bytes),
+            ages=self._table.ages(self._scanned_s, self._scale, dumpable_bytes),
             untracked_bytes=self._untracked,
             frozen_s=frozen_s,
         )
@@ -128,9 +130,9 @@ class FaultHistory:
             self._rate = new * self._page_bytes / max(time_s - since_s, 1e-3)
         self._last = time_s, write_faults
 
-    def figures(self, now_s: float, dumpable_bytes: int) -> DirtyFigures:
+    def figures(self, dumpable_bytes: int) -> DirtyFigures:
         """Return the figures as of the last count."""
-        if not self._intervals:
+        if self._last is None or not self._intervals:
             return DirtyFigures(basis="faults")
         newest_first = np.array(self._intervals, np.float64)[::-1]
         if len(newest_first) > 128:
@@ -142,5 +144,7 @@ class FaultHistory:
         return DirtyFigures(
             basis="faults",
             rate_bytes_s=self._rate,
-            ages=PageAges(now_s - newest_first[kept, 0], np.minimum(distinct, dumpable_bytes)),
+            ages=PageAges(
+                self._last[0] - newest_first[kept, 0], np.minimum(distinct, dumpable_bytes)
+            ),
         )

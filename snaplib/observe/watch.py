@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import threading
 import time
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from snaplib.errors import SnaplibError, TaskEnded, UsageError
 from snaplib.kernel import Mapping, ProcFs
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from snaplib.observe.tracking import PageTracker, ScanReport
+    from snaplib.track import TrackableTask
 
-__all__ = ["Arm", "Watch", "WatchedTask"]
+__all__ = ["Arm", "Watch"]
 
 #: ``all``: every write is seen; each page costs its writer a fault an interval. ``sample``: an eighth of
 #: the memory stands for the whole. ``none``: only first touches are seen.
@@ -42,20 +42,6 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 #: A task that does not let its memory be scanned for so many intervals in a row is not scanned any more.
 _SCAN_FAILURES = 3
-
-
-class WatchedTask(Protocol):
-    """What a watch needs of a task; `snaplib.Task` has it."""
-
-    @property
-    def pid(self) -> int:
-        """Pid of the root process."""
-        ...
-
-    @property
-    def procfs(self) -> ProcFs:
-        """Where its processes are seen."""
-        ...
 
 
 class Watch:
@@ -80,7 +66,7 @@ class Watch:
 
     def __init__(
         self,
-        task: WatchedTask,
+        task: TrackableTask,
         interval_s: float = 1.0,
         *,
         arm: Arm = "sample",
@@ -242,7 +228,7 @@ class Watch:
         self._scan()
         memory = self._memory.read(look.pids, self._memfds(look))
         self._faults.add(began_s, look.faults.writes or look.faults.other)
-        figures = self._figures(began_s, memory)
+        figures = self._figures(memory)
         before = self._newest
         return Profile(
             monotonic_s=began_s,
@@ -293,16 +279,12 @@ class Watch:
         if self._tracker is None:
             if self._arm == "none":
                 return
-            try:
-                # Late: what speaks to userfaultfd is needed only here.
-                track = importlib.import_module("snaplib.track")
-            except ImportError:
-                self._notes += ("memory is not armed: this snaplib has no trackers",)
-                return
-            self._tracker = track.open_tracker(
+            # Late: what speaks to userfaultfd is needed only here.
+            from snaplib.track import open_tracker  # noqa: PLC0415
+
+            self._tracker = open_tracker(
                 self._task, sample=_SAMPLE if self._arm == "sample" else None
             )
-            assert self._tracker is not None
         basis = self._tracker.basis.value
         if basis == "none":
             self._notes += tuple(f"memory is not armed: {one}" for one in self._tracker.reasons)
@@ -342,9 +324,9 @@ class Watch:
             self._tracker.close()
         self._tracker = None
 
-    def _figures(self, now_s: float, memory: Memory) -> DirtyFigures:
+    def _figures(self, memory: Memory) -> DirtyFigures:
         history = self._faults if self._scans is None else self._scans
-        return history.figures(now_s, memory.dumpable_bytes)
+        return history.figures(memory.dumpable_bytes)
 
     def _note_mappings(self, pid: int, mappings: tuple[Mapping, ...]) -> None:
         if self._scans is not None:

@@ -52,6 +52,7 @@ class Programs:
         Raises:
             BpfUnavailable: They cannot be compiled or loaded here.
         """
+        _check_permitted()
         sets = self._cache.get(names)
         left_out: dict[str, str] = {}
         for name in names:
@@ -61,11 +62,6 @@ class Programs:
                     if (why := self._load(program)) is not None:
                         left_out[program.name] = why
             except OSError as error:
-                if error.errno in (errno.EPERM, errno.EACCES) and "program" not in str(error):
-                    raise BpfUnavailable(
-                        "the kernel does not let this process load eBPF programs:"
-                        " it needs CAP_BPF and CAP_PERFMON (or root outside of containers)"
-                    ) from error
                 raise BpfUnavailable(f"eBPF programs of {name}.c do not load: {error}") from error
         return left_out
 
@@ -122,3 +118,16 @@ class Programs:
         self._loaded[program.name] = _Loaded(descriptor, attachment)
         self._raw_tracepoints.append(descriptor)
         return None
+
+
+def _check_permitted() -> None:
+    """Find out before anything is compiled whether this process may use eBPF."""
+    try:
+        os.close(abi.map_create(abi.MAP_HASH, 4, 8, 1, flags=0, name="trial"))
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise BpfUnavailable(
+                "this process may not use eBPF: it needs CAP_BPF and CAP_PERFMON, or root outside of"
+                " containers",
+            ) from None
+        raise BpfUnavailable(f"eBPF does not work here: {error.strerror}") from None

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from snaplib.task import Task
 
-Start = Callable[..., "Workload"]
-
 
 class Workload:
-    """A Python program that does one thing for each line it is sent, and answers with a line."""
+    """A program that says it is ready, does one thing for each line it is sent, and answers with a line."""
 
-    def __init__(self, program: str, *arguments: str) -> None:
+    def __init__(self, *command: str, group: bool = False) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-c", program, *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            process_group=0 if group else None,
         )
+        self._group = group
         self.pid = self.process.pid
         assert self.answer() == "ready"
         self.task = Task.attach(self.pid)
@@ -40,6 +41,8 @@ class Workload:
         return self.answer()
 
     def end(self) -> None:
+        if self._group:
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
@@ -48,15 +51,29 @@ class Workload:
         self.task.close()
 
 
+class Starter:
+    """Starts workloads, and ends them."""
+
+    def __init__(self) -> None:
+        self._started: list[Workload] = []
+
+    def __call__(self, program: str) -> Workload:
+        """Start a program in Python."""
+        return self.command(sys.executable, "-u", "-c", program)
+
+    def command(self, *command: str, group: bool = False) -> Workload:
+        """Start any program, if asked for with all its processes in a group of their own."""
+        self._started.append(Workload(*command, group=group))
+        return self._started[-1]
+
+    def end(self) -> None:
+        for one in self._started:
+            one.end()
+
+
 @pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Return a function that starts a `Workload`."""
-    started: list[Workload] = []
-
-    def begin(program: str, *arguments: str) -> Workload:
-        started.append(Workload(program, *arguments))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        one.end()
+def start() -> Iterator[Starter]:
+    """Start workloads; they end with the test."""
+    starter = Starter()
+    yield starter
+    starter.end()
