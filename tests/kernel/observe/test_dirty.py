@@ -62,7 +62,7 @@ def test_sampled_figures_are_near_the_truth(start, dirty, require) -> None:
     with Watch(workload.task, 600.0, arm="sample") as watch:
         assert watch.profile().dirty_basis == "sampled"
         for _ in range(EPOCHS):
-            truth = [int(word) for word in workload.do(str(PAGES_AN_EPOCH)).split()]
+            truth = [int(word) for word in workload.do(str(4 * PAGES_AN_EPOCH)).split()]
             profile = watch._take()
             seen = profile.distinct_dirty_bytes(profile.page_ages.ages_s[0]) / PAGE_BYTES
             assert seen == pytest.approx(truth[0], rel=0.10)

@@ -133,12 +133,17 @@ def test_counts_of_members_that_ended_are_kept(start, exact) -> None:
     assert all(len(one.members) == 1 for one in seen)
 
 
-def stopped(pids) -> bool:
-    return all(
-        ProcFs().thread_stat(pid, tid).state in "TZ"
-        for pid in pids
-        for tid in ProcFs().threads(pid)
-    )
+def stopped(pid: int) -> bool:
+    """Whether all threads of a tree stand still."""
+    procfs = ProcFs()
+    try:
+        return all(
+            procfs.thread_stat(one, tid).state in "TZ"
+            for one in procfs.tree(pid)
+            for tid in procfs.threads(one)
+        )
+    except ProcessLookupError:
+        return False  # one was ending while we looked
 
 
 @pytest.mark.parametrize("source", ["ebpf", "proc"])
@@ -153,7 +158,7 @@ def test_descriptors_equal_proc_a_hundred_times(start, tmp_path, eventually, sou
     with Watch(workload.task, 60.0, arm="none", source=source) as watch:
         for _ in range(rounds):
             os.killpg(workload.pid, signal.SIGSTOP)
-            eventually(lambda: stopped(procfs.tree(workload.pid)), "all threads stop")
+            eventually(lambda: stopped(workload.pid), "all threads stop")
             expected = {
                 (pid, one.fd): (one.flags, one.pos, one.inode, one.target)
                 for pid in procfs.tree(workload.pid)
