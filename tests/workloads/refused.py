@@ -76,6 +76,15 @@ def perf_event(_folder: Path, _argument: str) -> Check:
 
 
 @feature
+def perf_mapping(_folder: Path, _argument: str) -> Check:
+    attributes = struct.pack("<IIQ", 1, 128, 0) + bytes(112)
+    descriptor = system_call("perf_event_open", attributes, 0, -1, -1, 0)
+    KEPT.append(mmap.mmap(descriptor, 4096 * 2, mmap.MAP_SHARED))
+    os.close(descriptor)
+    return None
+
+
+@feature
 def bpf_map(_folder: Path, _argument: str) -> Check:
     attributes = struct.pack("<IIIII", 2, 4, 8, 4, 0) + bytes(100)
     KEPT.append(system_call("bpf", 0, attributes, len(attributes)))
@@ -146,6 +155,62 @@ def netlink_queued(_folder: Path, _argument: str) -> Check:
     netlink.bind((0, 0))
     netlink.send(struct.pack("<IHHII", 20, 18, 0x301, 1, 0) + bytes(4))
     KEPT.append(netlink)
+    return None
+
+
+@feature
+def netlink_groups(_folder: Path, _argument: str) -> Check:
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    netlink.bind((0, 0))
+    netlink.setsockopt(270, 1, 33)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
+    KEPT.append(netlink)
+    return None
+
+
+@feature
+def foreign_unix_socket(_folder: Path, _argument: str) -> Check:
+    """Unix sockets made in a network namespace in which we are no more."""
+    before = os.open("/proc/self/ns/net", os.O_RDONLY)
+    checked(LIBC.unshare(0x40000000), "unshare")
+    KEPT.extend(socket.socketpair())
+    checked(LIBC.setns(before, 0), "setns")
+    os.close(before)
+    return None
+
+
+@feature
+def unix_unaccepted(folder: Path, argument: str) -> Check:
+    """A connection to ourselves, not accepted, that has sent data or (ARGUMENT) is closed."""
+    server, client = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    server.bind(str(folder / "own.sock"))
+    server.listen(5)
+    client.connect(str(folder / "own.sock"))
+    KEPT.append(server)
+    if argument == "closed":
+        client.close()
+    else:
+        client.send(b"early")
+        KEPT.append(client)
+    return None
+
+
+@feature
+def watch(_folder: Path, argument: str) -> Check:
+    """An inotify watch on the folder ARGUMENT."""
+    descriptor = checked(LIBC.inotify_init1(0x800), "inotify_init1")
+    checked(LIBC.inotify_add_watch(descriptor, os.fsencode(argument), 0x100), "inotify_add_watch")
+    return None
+
+
+@feature
+def lost_session(_folder: Path, _argument: str) -> Check:
+    """A grandchild in the session of our parents, whose own parent has left it."""
+    if os.fork() == 0:
+        fork_sleeper()
+        os.setsid()
+        while True:
+            signal.pause()
+    time.sleep(0.1)
     return None
 
 

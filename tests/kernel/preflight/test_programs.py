@@ -202,6 +202,12 @@ def test_the_command_on_a_clean_task(start) -> None:
     assert json.loads(done.stdout) == {"pid": workload.pid, "ok": True, "obstacles": []}
 
 
+def test_the_command_finds_the_session_of_a_task(in_session) -> None:
+    task = in_session(["sleep", "600"], stdin=subprocess.DEVNULL)
+    done = snaplib(str(task.pid))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_the_command_on_nobody() -> None:
     pid = next(pid for pid in range(300, 10_000) if not ProcFs().exists(pid))
     done = snaplib(str(pid))

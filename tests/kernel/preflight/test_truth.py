@@ -8,10 +8,15 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import attrs
 import pytest
+
+from snaplib.checkpoint.preflight import preflight
+from snaplib.kernel import ProcFs
+from snaplib.task import Task
 
 CLONE_NEWNS = "20000"
 CLONE_NEWUSER = "10000000"
@@ -40,6 +45,7 @@ REFUSED = (
     Case("io-uring-mapping", "io-uring-mapping", "[io_uring]", subject="mapping "),
     Case("userfaultfd", "userfaultfd", "[userfaultfd]"),
     Case("perf-event", "perf-event", "[perf_event]"),
+    Case("perf-mapping", "kernel-mapping", "[perf_event]", subject="mapping "),
     Case("bpf-map", "bpf-map", "bpf-map"),
     Case("bpf-program", "bpf-program", "bpf-prog"),
     Case("seccomp-notify", "seccomp-notify", "seccomp notify"),
@@ -56,6 +62,10 @@ REFUSED = (
     Case("socket-of", "socket-family", "family 40", "40,1,0"),
     Case("socket-of", "socket-family", "family 44", "44,3,0"),
     Case("netlink-queued", "netlink-unread", "has data to read"),
+    Case("netlink-groups", "netlink-groups", "more than 32 groups"),
+    Case("foreign-unix-socket", "socket-of-other-namespace", "not found"),
+    Case("unix-unaccepted", "unix-not-accepted", "in-flight socket"),
+    Case("unix-unaccepted", "unix-connection-closed", "closed in-flight", "closed"),
     Case("pidfd-of", "pidfd-outside", "not a part of process tree"),
     Case("pidfd-of-thread", "pidfd-thread", "PIDFD_THREAD"),
     Case("sysv-shm", "sysv-shared-memory", "doesn't live in IPC ns", subject="mapping "),
@@ -216,6 +226,70 @@ def test_session_of_somebody_else(start, judge) -> None:
     workload.kill()
     assert not judge.restore("--shell-job")
     assert workload.check() == "OK"
+
+
+def test_a_session_nobody_leads(start, judge) -> None:
+    workload = start("lost-session", start_new_session=False)
+    (found,) = [one for one in workload.preflight() if one.fatal]
+    assert found.code == "session-leader-lost"
+    assert not judge.dump(workload.pid, "--shell-job")
+    workload.kill()
+    assert "Can't find a session leader" in judge.restore("--shell-job")
+
+
+def test_a_session_of_a_nearer_parent(start, judge) -> None:
+    workload = start("lost-session")
+    assert not workload.preflight()
+    assert not judge.dump(workload.pid)
+    workload.kill()
+    assert not judge.restore()
+
+
+def test_a_watch_on_a_mount_that_is_gone(start, judge, tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "workload", folder], check=True)
+    # The watch lives as long as the file system, which somebody still uses.
+    holder = os.open(folder, os.O_RDONLY)
+    try:
+        workload = start("watch", str(folder))
+        assert not workload.preflight()
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        (found,) = workload.preflight()
+        assert found.code == "watch-unreachable"
+        assert judge.dump(workload.pid)
+    finally:
+        os.close(holder)
+        if folder.is_mount():
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("inner", "code", "text"),
+    [
+        (["setsid", "--wait", "sleep", "600"], "pid-namespace", "without the process init"),
+        (["sleep", "600"], "session-outside-namespace", "session leader"),
+    ],
+)
+def test_parts_of_a_pid_namespace(start, judge, inner: list[str], code: str, text: str) -> None:
+    command = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", '"$@"; exit', "-"]
+    with subprocess.Popen([*command, *inner], start_new_session=True) as process:
+        try:
+            give_up = time.monotonic() + 20
+            while (
+                "sleep"
+                not in (
+                    tree := {pid: ProcFs().comm(pid) for pid in ProcFs().tree(process.pid)}
+                ).values()
+            ):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            root = max(tree)
+            found = [one for one in preflight(Task.attach(root)) if one.fatal]
+            assert code in {one.code for one in found}
+            assert text in judge.dump(root)
+        finally:
+            process.kill()
 
 
 #: Dumped and restored, and then not what it was.
