@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -332,6 +334,12 @@ def test_namespaces_of_the_root(changes: dict[str, int], found: list[str]) -> No
     assert codes(member(100, namespaces=OURS | changes)) == found
 
 
+def test_network_namespace_of_its_own() -> None:
+    one = member(100, namespaces=OURS | {"net": 55})
+    assert codes(one) == []
+    assert codes(one, interfaces=("eth0",)) == ["network-namespace"]
+
+
 def test_nested_namespaces() -> None:
     root = member(100, namespaces=OURS | {"uts": 55})
     for uts, found in ((55, []), (6, []), (77, ["nested-namespace"])):
@@ -386,6 +394,22 @@ def test_every_check_is_a_rule() -> None:
     )
     made = {getattr(module, name) for module in modules for name in module.__all__}
     assert {one for one in made if one.__name__.startswith("check_")} == set(RULES)
+
+
+def test_the_manual_knows_every_code() -> None:
+    top = Path(__file__).parents[2]
+    manual = (top / "docs/preflight.md").read_text()
+    told = set(
+        re.findall(
+            r"`([a-z0-9]+(?:-[a-z0-9]+)*)`",
+            "\n".join(line for line in manual.splitlines() if line.startswith("| `")),
+        )
+    )
+    sources = (top / "snaplib/checkpoint/preflight").glob("*.py")
+    words = set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)*)"', "".join(map(Path.read_text, sources))))
+    assert told <= words
+    # Words of the kernel's, not codes.
+    assert {word for word in words if "-" in word} - {"bpf-prog", "tty-index"} <= told
 
 
 def test_inodes() -> None:

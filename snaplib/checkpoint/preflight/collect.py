@@ -27,6 +27,23 @@ if TYPE_CHECKING:
 
 __all__ = ["collect"]
 
+#: The loopback, and what tunnel modules put into every network namespace (fb_tunnels_only_for_init_net
+#: in the kernel's Documentation/admin-guide/sysctl/net.rst).
+_EVERYWHERE = frozenset(
+    [
+        "lo",
+        "tunl0",
+        "gre0",
+        "gretap0",
+        "erspan0",
+        "ip_vti0",
+        "sit0",
+        "ip6tnl0",
+        "ip6_vti0",
+        "ip6gre0",
+    ]
+)
+
 #: Protocols of which the kernel's lists are needed.
 _FAMILIES = {
     "UNIX": AF_UNIX,
@@ -151,13 +168,13 @@ def _sockets(
 
 
 def _interfaces(procfs: ProcFs, pid: int) -> tuple[str, ...]:
-    """Return the network interfaces of a process's namespace but for the loopback."""
+    """Return the network interfaces of a process's namespace but for those that all have."""
     try:
         lines = (procfs.root / str(pid) / "net/dev").read_text().splitlines()[2:]
     except OSError:
         return ()
     names = [line.partition(":")[0].strip() for line in lines]
-    return tuple(name for name in names if name != "lo")
+    return tuple(name for name in names if name not in _EVERYWHERE)
 
 
 def _message_queues(procfs: ProcFs, members: Collection[int]) -> tuple[tuple[int, int], ...]:

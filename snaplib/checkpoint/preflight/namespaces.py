@@ -50,13 +50,12 @@ def check_root_namespaces(member: Member, scene: Scene) -> Iterator[Obstacle]:
             _REMEDY,
         )
     if "net" in own and scene.interfaces:
-        yield member.obstacle(
-            "warning",
+        yield _fatal(
+            member,
             "network-namespace",
-            "process",
             "it has a network namespace of its own with the interfaces"
-            f" {', '.join(scene.interfaces)}: a restore has to find what they lead to",
-            "run it in the host's network, or see that the same network is there at the restore",
+            f" {', '.join(scene.interfaces)}: a restore cannot connect them again",
+            "run it in the host's network, or in a network namespace with the loopback only",
         )
 
 

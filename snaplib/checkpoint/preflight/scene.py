@@ -172,7 +172,8 @@ class Scene:
         own_proc: Whether the pids in /proc that members see are those of their own namespace.
         mounts: What is mounted in the task's mount namespace, by number.
         sockets: Sockets of the task's network namespace: its own, their peers, those that listen.
-        interfaces: Network interfaces of that namespace but for the loopback, when it is not ours.
+        interfaces: Network interfaces of that namespace when it is not CRIU's; without the
+            loopback and others that every namespace has.
         holders: Processes outside that have a pipe or socket of the task open, by its target.
         names: Name of other processes of which messages speak, by pid.
         strangers: Processes that belong to the task but would not be dumped.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -262,6 +263,24 @@ def test_a_watch_on_a_mount_that_is_gone(start, judge, tmp_path: Path) -> None:
         os.close(holder)
         if folder.is_mount():
             subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_network_namespace_with_interfaces(start, judge) -> None:
+    if shutil.which("ip") is None:
+        pytest.skip("no ip here (iproute2)")
+    workload = start("unshared", "40000000")
+    assert not workload.preflight()
+    add = "link add snaplib0 type veth peer name snaplib1 netns"
+    subprocess.run(["ip", *add.split(), str(workload.pid)], check=True)
+    try:
+        (found,) = workload.preflight()
+        assert found.code == "network-namespace"
+        assert "snaplib1" in found.message
+        assert not judge.dump(workload.pid)
+        workload.kill()
+        assert judge.restore()
+    finally:
+        subprocess.run(["ip", "link", "delete", "snaplib0"], check=False, capture_output=True)
 
 
 @pytest.mark.parametrize(
