@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import termios
 from collections.abc import Mapping, Sequence
 
 __all__ = ["emit_json", "human_bytes", "human_seconds", "message", "table"]
@@ -16,7 +17,17 @@ def emit_json(data: Mapping[str, object]) -> None:
 
 def message(text: str) -> None:
     """Print one line on stderr, led by the program's name."""
-    print(f"snaplib: {text}", file=sys.stderr, flush=True)
+    # A terminal in raw mode, as while a task has it, does not return its cursor by itself.
+    end = "\r\n" if _raw_terminal() else "\n"
+    print(f"snaplib: {text}", file=sys.stderr, end=end, flush=True)
+
+
+def _raw_terminal() -> bool:
+    try:
+        output_flags: int = termios.tcgetattr(sys.stderr.fileno())[1]
+    except (OSError, ValueError, termios.error):
+        return False
+    return not output_flags & termios.OPOST
 
 
 def human_bytes(count: float) -> str:

@@ -53,13 +53,15 @@ def _one(size: float, rounds: int, folder: Path, pid: int, criu: str) -> None:
     def ours() -> None:
         snapshot = snaplib.dump(task, store, leave_running=True)
         stored.append(snapshot.stored_bytes)
-        store.remove(snapshot.id)
 
     def plain() -> None:
-        images = folder / "plain"
-        shutil.rmtree(images, ignore_errors=True)
-        images.mkdir()
-        _criu_dump(criu, pid, images)
+        (folder / "plain").mkdir()
+        _criu_dump(criu, pid, folder / "plain")
+
+    def tidy() -> None:
+        shutil.rmtree(folder / "plain", ignore_errors=True)
+        for snapshot in store.snapshots():
+            store.remove(snapshot.id)
 
     def durable() -> None:
         plain()
@@ -68,7 +70,7 @@ def _one(size: float, rounds: int, folder: Path, pid: int, criu: str) -> None:
             os.fsync(descriptor)
             os.close(descriptor)
 
-    seconds = interleaved(rounds, {"ours": ours, "plain": plain, "durable": durable})
+    seconds = interleaved(rounds, {"ours": ours, "plain": plain, "durable": durable}, tidy=tidy)
     print(
         f"| {size:g} | {spread(seconds['ours'])} | {spread(seconds['plain'])} | {spread(seconds['durable'])} | "
         f"{stored[-1] / 2**30:.2f} GiB | {ratio(seconds['ours'], seconds['plain']):.2f} | "

@@ -52,12 +52,27 @@ def memory_hog(size_bytes: int) -> Iterator[int]:
 
 
 def interleaved(
-    rounds: int, candidates: Mapping[str, Callable[[], None]], *, settle_s: float = 0.5
+    rounds: int,
+    candidates: Mapping[str, Callable[[], None]],
+    *,
+    tidy: Callable[[], None] = lambda: None,
+    settle_s: float = 0.5,
 ) -> dict[str, list[float]]:
-    """Time candidates in turn, A B A B ..., after one uncounted round; returns seconds of wall time of each."""
+    """Time candidates in turn, A B A B ..., after one uncounted round.
+
+    Args:
+        rounds: How many counted rounds.
+        candidates: What to time, by name.
+        tidy: Called before each, untimed.
+        settle_s: How long to wait before each.
+
+    Returns:
+        Seconds of wall time of each.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
         for name, work in candidates.items():
+            tidy()
             # What the one before left to be written back must not be paid by the next.
             os.sync()
             time.sleep(settle_s)
