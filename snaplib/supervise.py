@@ -36,7 +36,7 @@ from snaplib.errors import (
     UsageError,
 )
 from snaplib.runtime import runtime_dir
-from snaplib.session import ExitStatus, Session
+from snaplib.session import ExitStatus, RawTerminal, Session
 from snaplib.store import Snapshot, Store
 from snaplib.task import Task, default_key
 
@@ -44,6 +44,9 @@ __all__ = ["Event", "Supervisor"]
 
 #: How long to wait before a failed dump is tried again, within the window.
 _RETRY_AFTER_S = (1.0, 3.0, 10.0)
+#: What wakes the supervisor up.
+_NOTICE = b"n"
+_TERMINAL = b"t"
 #: When to look for what would make a dump fail: soon after the start, and then now and then.
 _FIRST_LOOK_S = 3.0
 _LOOK_EVERY_S = 60.0
@@ -58,8 +61,8 @@ class Event:
     """A change of state.
 
     Attributes:
-        name: What happened: ``started``, ``restored``, ``adopted``, ``notice``, ``saved``, ``dump_failed``,
-            ``restore_failed``, ``obstacle`` or ``ended``.
+        name: What happened: ``started``, ``not_started``, ``restored``, ``adopted``, ``obstacle``,
+            ``notice``, ``saved``, ``dump_failed``, ``restore_failed`` or ``ended``.
         time_s: When, in seconds since the epoch.
         key: The supervisor's key.
         details: Numbers and names that belong to it; JSON types.
@@ -148,13 +151,22 @@ class Supervisor:
 
     def notice(self) -> None:
         """Say that the window begins now.  From any thread or signal handler."""
-        os.write(self._wake_write, b"n")
+        self._wake(_NOTICE)
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the task.  From any thread or signal handler."""
         if self._task is not None:
             with contextlib.suppress(TaskEnded):
                 self._task.signal(number)
+
+    def refresh_terminal(self) -> None:
+        """Say that the terminal has changed: its size, or whose it is.  From any thread or signal handler."""
+        self._wake(_TERMINAL)
+
+    def _wake(self, word: bytes) -> None:
+        # A full pipe means that a thousand are waiting to be read already.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, word)
 
     def run(self) -> int:
         """Look after the task until it has ended, is saved, or the window is over.
@@ -175,11 +187,19 @@ class Supervisor:
                 if left.saved is None:
                     # The task ended while nobody looked after it: this is what its end is told with.
                     return self._finish(left)
-            self._task = self._adopt() or self._resume() or self._start()
+            self._task = self._adopt()
+            if self._task is None and self._noticed():
+                # Nothing runs yet: what there is to save is saved already.
+                self._tell("not_started")
+                return self.exit_saved
+            self._task = self._task or self._resume() or self._start()
             session = self._task.session
             assert session is not None
-            with session.raw_terminal():
-                return self._watch(self._task, session)
+            with session.raw_terminal() as terminal:
+                return self._watch(self._task, session, terminal)
+
+    def _noticed(self) -> bool:
+        return bool(select.select([self._wake_read], [], [], 0)[0])
 
     def _check_ready(self) -> None:
         """Find out now, and not when the notice comes, what would make a dump fail."""
@@ -209,7 +229,13 @@ class Supervisor:
             return None
         began = time.monotonic()
         try:
-            task = restore(self.store, snapshot.id, name=self.session_name, **self._streams)
+            task = restore(
+                self.store,
+                snapshot.id,
+                name=self.session_name,
+                interactive=True,
+                **self._streams,
+            )
         except (RestoreFailed, StoreError) as error:
             self._tell("restore_failed", snapshot=snapshot.id, reason=str(error))
             if self.on_restore_failure == "restart":
@@ -222,12 +248,16 @@ class Supervisor:
 
     def _start(self) -> Task:
         task = Task.launch(
-            list(self.command), name=self.session_name, key=self.key, **self._streams
+            list(self.command),
+            name=self.session_name,
+            key=self.key,
+            interactive=True,
+            **self._streams,
         )
         self._tell("started", pid=task.pid, command=shlex.join(self.command))
         return task
 
-    def _watch(self, task: Task, session: Session) -> int:
+    def _watch(self, task: Task, session: Session, terminal: RawTerminal) -> int:
         poll = select.poll()
         poll.register(session.pidfd, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
@@ -243,7 +273,11 @@ class Supervisor:
                 status = session.wait()
                 session.cleanup()
                 return self._finish(status)
-            os.read(self._wake_read, 4096)
+            words = os.read(self._wake_read, 4096)
+            if _TERMINAL in words:
+                terminal.refresh()
+            if _NOTICE not in words:
+                continue
             saved = self._save(task, session)
             if saved is not None:
                 return saved

@@ -154,6 +154,7 @@ class Task:
         append: bool = False,
         name: str | None = None,
         key: str | None = None,
+        interactive: bool = False,
     ) -> Self:
         """Start a command in a PID namespace of its own, under a small init that outlives us.
 
@@ -167,6 +168,8 @@ class Task:
             append: Open paths for output at their end instead of emptying them.
             name: The name of its session; made up by default.
             key: What its snapshots are found by; derived from folder and command by default.
+            interactive: The caller will enter ``session.raw_terminal()``; until then the terminal,
+                if there is one, stands still.
 
         Raises:
             CommandNotFound: There is no such program.
@@ -185,6 +188,7 @@ class Task:
             append=append,
             name=name,
             key=key,
+            interactive=interactive,
         )
         return cls.of_session(session)
 

@@ -38,6 +38,7 @@ def restore(
     stdout: Stream = None,
     stderr: Stream = None,
     name: str | None = None,
+    interactive: bool = False,
     deadline_s: float = 600.0,
     progress: Progress | None = None,
 ) -> Task:
@@ -50,6 +51,8 @@ def restore(
         stdout: Likewise its standard output.
         stderr: Likewise its standard error.
         name: The name of the session the task gets; made up by default.
+        interactive: The caller will enter ``session.raw_terminal()``; until then the terminal, if
+            there is one, stands still.
         deadline_s: Seconds after which the restore is given up.
         progress: Called with a stage and the bytes of pages so far.
 
@@ -72,7 +75,7 @@ def restore(
         with store.read(snapshot.id) as reader:
             _write_images(reader, images)
             report("restoring", snapshot.raw_bytes)
-            session = _new_session(reader, name, (stdin, stdout, stderr))
+            session = _new_session(reader, name, (stdin, stdout, stderr), interactive=interactive)
         try:
             _run_criu(criu, session, snapshot, images, deadline_s)
             session.adopt_root(snapshot.task["root_ns_pid"])
@@ -124,7 +127,11 @@ def _write_images(reader: SnapshotReader, images: Path) -> None:
 
 
 def _new_session(
-    reader: SnapshotReader, name: str | None, outer: tuple[Stream, Stream, Stream]
+    reader: SnapshotReader,
+    name: str | None,
+    outer: tuple[Stream, Stream, Stream],
+    *,
+    interactive: bool,
 ) -> Session:
     """Make the namespace the task will live in, with the ends of its standard streams."""
     snapshot = reader.snapshot
@@ -146,6 +153,7 @@ def _new_session(
         name=name,
         key=snapshot.key,
         reserve=reserve,
+        interactive=interactive,
     )
 
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from snaplib import __version__
+from snaplib.cli.notices import keep_notices
 from snaplib.cli.output import message
 from snaplib.errors import EXIT_USAGE, SnaplibError
 
@@ -27,6 +28,9 @@ VERBS = {
     "show": "look into one snapshot",
     "verify": "check every byte of a snapshot",
 }
+
+#: Those that obey notices: they must not be ended by one while they are still being imported.
+_SUPERVISING = ("run", "restore")
 
 
 def _parser(verb: str | None) -> argparse.ArgumentParser:
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb in _SUPERVISING:
+        keep_notices()
     args = _parser(verb).parse_args(arguments)
     try:
         status: int = importlib.import_module(f"snaplib.cli.{args.verb}").run(args)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Self, TextIO
 
+from snaplib.cli.notices import NOTICES, early_notices
 from snaplib.cli.options import add_store
 from snaplib.cli.output import human_bytes, human_seconds, message
 from snaplib.errors import EXIT_SAVED, UsageError
@@ -17,8 +18,6 @@ from snaplib.supervise import ON_RESTORE_FAILURE, Event, Supervisor
 
 __all__ = ["configure", "run"]
 
-#: These mean that the window begins; everything else that has a handler is passed on to the task.
-_NOTICE = (signal.SIGTERM, signal.SIGUSR1)
 _PASSED_ON = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 
 
@@ -98,8 +97,12 @@ def run(args: argparse.Namespace) -> int:
 
 def obey_signals(supervisor: Supervisor) -> None:
     """Take SIGTERM and SIGUSR1 as notices and pass other signals on to the task."""
-    for number in _NOTICE:
+    for number in NOTICES:
         signal.signal(number, lambda _number, _frame: supervisor.notice())
+    if early_notices():
+        supervisor.notice()
+    for number in (signal.SIGWINCH, signal.SIGCONT):
+        signal.signal(number, lambda _number, _frame: supervisor.refresh_terminal())
     for number in _PASSED_ON:
         signal.signal(number, lambda passed, _frame: supervisor.signal(passed))
 
@@ -153,6 +156,8 @@ def _for_people(event: Event) -> str:
     match event.name:
         case "started":
             return f"started {details['command']} (pid {details['pid']}, key {event.key})"
+        case "not_started":
+            return "notice came before anything was started; run the same command again"
         case "adopted":
             return f"took over the task of a supervisor that died (pid {details['pid']}, key {event.key})"
         case "restored":

@@ -12,12 +12,14 @@ from snaplib.session.record import (
 )
 from snaplib.session.registry import SessionRecord
 from snaplib.session.session import Session
+from snaplib.session.terminal import RawTerminal
 
 __all__ = [
     "Backlog",
     "CaptureSource",
     "ExitStatus",
     "OuterRecord",
+    "RawTerminal",
     "Session",
     "SessionRecord",
     "StreamRecord",

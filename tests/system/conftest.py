@@ -71,8 +71,12 @@ class Bench:
         }
         return subprocess.run([*SNAPLIB, *map(str, arguments)], check=False, **merged)  # type: ignore[call-overload]
 
-    def sessions(self) -> list[int]:
-        """Return the host pids of the sessions' inits that still run."""
+    def sessions(self, *, running: bool = False) -> list[int]:
+        """Return the host pids of the sessions' inits that are still there.
+
+        Args:
+            running: Only of those whose task has been started or restored.
+        """
         found = []
         for path in self._runtime.glob("sessions/*/session.json"):
             record = json.loads(path.read_text())
@@ -82,9 +86,15 @@ class Bench:
                 )
             except OSError:
                 continue
+            if running and not record["root_pid"]:
+                continue
             if stat[0] != "Z" and int(stat[19]) == record["host_start_ticks"]:
                 found.append(record["host_pid"])
         return found
+
+    def wait_for_task(self) -> None:
+        """Wait until a task runs, started or restored."""
+        wait_until(lambda: bool(self.sessions(running=True)), "the task to run")
 
     def tidy(self) -> None:
         """End everything that was started here."""

@@ -38,8 +38,8 @@ def test_killed_at_23_random_moments(bench: Bench) -> None:
         process.kill()
         ends.append(process.wait())
         assert len(bench.sessions()) <= 1, f"seed {seed}: the command was started twice"
-    # A kill can come after the task was saved and the run had ended by itself, or before its handler was there.
-    assert ends.count(-signal.SIGKILL) >= KILLS // 2, f"seed {seed}: {ends}"
+    # A kill can come after the task was saved and the run had ended by itself; a notice before Python was up.
+    assert sum(end < 0 for end in ends) >= KILLS // 2, f"seed {seed}: {ends}"
 
     with out.open("ab") as stream:
         process = bench.start(["run", "--", *command], stdout=stream)

@@ -91,6 +91,7 @@ def test_pipeline_of_five_programs(bench: Bench) -> None:
 
     process = bench.start(["run", "--", *command])
     for share in (0.3, 0.6):
+        bench.wait_for_task()
         time.sleep(seconds * share / 2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == SAVED, share
@@ -145,7 +146,8 @@ def test_output_arrives_exactly_once(bench: Bench, how: str) -> None:
                     ["run", "--", *command], stdout=stream, stderr=subprocess.DEVNULL
                 )
         if runs <= 3:
-            time.sleep(0.8)
+            bench.wait_for_task()
+            time.sleep(0.4)
             process.send_signal(signal.SIGTERM)
         if how == "pipe":
             parts += process.communicate(timeout=100)[0]
@@ -172,7 +174,8 @@ def test_standard_error_keeps_its_order_with_output(bench: Bench) -> None:
         with log.open("ab") as stream:
             process = bench.start(["run", "-q", "--", *command], stdout=stream, stderr=stream)
         if number == 0:
-            time.sleep(1.0)
+            bench.wait_for_task()
+            time.sleep(0.5)
             process.send_signal(signal.SIGUSR1)
         assert process.wait(60) == (SAVED, 0)[number]
     assert log.read_bytes() == reference
