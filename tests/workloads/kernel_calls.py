@@ -23,6 +23,7 @@ LIBC.shmat.restype = ctypes.c_void_p
 NUMBERS = {
     "add_key": (248, 217),
     "bpf": (321, 280),
+    "fsopen": (430, 430),
     "io_uring_setup": (425, 425),
     "keyctl": (250, 219),
     "landlock_create_ruleset": (444, 444),

@@ -113,6 +113,13 @@ def seccomp_notify(_folder: Path, _argument: str) -> Check:
 
 
 @feature
+def mount_context(_folder: Path, _argument: str) -> Check:
+    """A file system being configured (fsopen(2)): an object few programs have."""
+    KEPT.append(system_call("fsopen", b"tmpfs", 0))
+    return None
+
+
+@feature
 def landlock_ruleset(_folder: Path, _argument: str) -> Check:
     KEPT.append(system_call("landlock_create_ruleset", struct.pack("<Q", 1), 8, 0))
     return None

@@ -126,10 +126,11 @@ class CriuJudge:
         self._criu = find_criu().path
         self._namespace: subprocess.Popen[bytes] | None = None
 
-    def dump(self, pid: int, *options: str, enter: tuple[str, ...] = ()) -> str:
+    def dump(self, pid: int, *options: str, enter: tuple[str, ...] = (), without: str = "") -> str:
         """Dump and let run; return the errors, empty when it succeeded."""
+        usual = [one for one in DUMP_OPTIONS if one != without]
         command = [*enter, self._criu, "dump", "--tree", str(pid), "--leave-running"]
-        command += [*self._common("dump.log"), *DUMP_OPTIONS, *options]
+        command += [*self._common("dump.log"), *usual, *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         return self._errors("dump.log") if done.returncode else ""
 
