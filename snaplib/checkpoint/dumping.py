@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 
 from snaplib.checkpoint.describe import describe_host, describe_task
+from snaplib.checkpoint.netlock import remove_empty_lock
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
@@ -101,7 +102,7 @@ def dump(
         raise RootRequired("dumping a task needs root")
     criu = find_criu()
     if not skip_preflight:
-        _refuse_fatal(task, tcp)
+        _refuse_fatal(task, tcp, leave_running=leave_running)
     with store.begin(key or task.key) as writer, scratch_dir("dump") as images:
         return _Dump(
             task=task,
@@ -116,8 +117,10 @@ def dump(
         ).take()
 
 
-def _refuse_fatal(task: Task, tcp: str) -> None:
-    fatal = [one for one in preflight(task, tcp=tcp) if one.fatal]
+def _refuse_fatal(task: Task, tcp: str, *, leave_running: bool) -> None:
+    # A file that has lost its name is kept by a link that CRIU takes away when the task runs on.
+    also = ("link-lost",) if leave_running else ()
+    fatal = [one for one in preflight(task, tcp=tcp) if one.fatal or one.code in also]
     if not fatal:
         return
     first = fatal[0]
@@ -145,6 +148,7 @@ class _Dump:
     _frozen_at: float | None = attrs.field(default=None, init=False)
     _description: dict[str, Any] = attrs.field(factory=dict, init=False)
     _members: tuple[Member, ...] = attrs.field(default=(), init=False)
+    _is_shell_job: bool = attrs.field(default=False, init=False)
     _agreed: bool = attrs.field(default=False, init=False)
     _snapshot: Snapshot | None = attrs.field(default=None, init=False)
     _server: PageServer = attrs.field(init=False)
@@ -183,6 +187,8 @@ class _Dump:
                         session.release()
             if self.leave_running:
                 self._commit()
+            else:
+                remove_empty_lock(self.images)
         assert self._snapshot is not None
         return self._snapshot
 
@@ -205,6 +211,7 @@ class _Dump:
     def _request(self, page_fd: int) -> Any:
         messages = self._swrk.messages
         session = self.task.session
+        self._is_shell_job = session is None and self.task.session_leader_outside()
         request = messages.criu_req(type=messages.DUMP)
         opts = request.opts
         opts.images_dir_fd = -1
@@ -221,7 +228,7 @@ class _Dump:
         opts.ghost_limit = GHOST_LIMIT_BYTES
         opts.manage_cgroups_mode = messages.IGNORE
         opts.network_lock = messages.NFTABLES
-        opts.shell_job = session is None and self.task.session_leader_outside()
+        opts.shell_job = self._is_shell_job
         opts.tcp_established = self.tcp == "established"
         opts.tcp_close = self.tcp == "close"
         if session:
@@ -280,6 +287,7 @@ class _Dump:
         frozen_at = self._frozen_at if self._frozen_at is not None else now
         self._snapshot = self.writer.commit(
             **self._description,
+            extra={"shell_job": self._is_shell_job},
             timings={
                 "before_freeze_s": frozen_at - self._started,
                 "frozen_s": now - frozen_at,

@@ -180,6 +180,7 @@ def _run_criu(
     opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
     opts.tcp_established = True
+    opts.shell_job = bool(snapshot.extra.get("shell_job", False))
     for descriptor, key in inherited:
         opts.inherit_fd.add(key=key, fd=descriptor)
     watchdog = Watchdog(deadline_s, [swrk.hang_up])

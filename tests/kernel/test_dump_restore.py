@@ -161,6 +161,50 @@ def test_the_same_pids_while_the_old_ones_are_taken(
 
 
 @pytest.mark.require("all")
+def test_a_task_of_somebody_elses_session(store: Store, tmp_path: Path, tasks: list[Task]) -> None:
+    """Its session's leader, such as a shell, is no part of it and is not there afterwards."""
+    ready = tmp_path / "ready"
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command("threads", ready), stdin=nowhere, stdout=nowhere, stderr=nowhere
+    )
+    try:
+        wait_for(ready)
+        task = Task.attach(process.pid)
+        assert task.session_leader_outside()
+        snapshot = dump(task, store)
+        assert process.wait(10) != 0
+        tasks.append(restore(store, snapshot.id, **NOWHERE))
+        works(ready)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def network_locks() -> set[str]:
+    """Return the names of CRIU's nftables tables."""
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
+    return {line.split()[-1] for line in listed.stdout.splitlines() if "CRIU-" in line}
+
+
+@pytest.mark.require("all")
+@pytest.mark.parametrize("name", ["nothing", "tcp-pair"])
+def test_no_network_lock_is_left(
+    name: str, store: Store, tmp_path: Path, tasks: list[Task]
+) -> None:
+    """Connections stay locked until the task is restored, and nothing is left of that afterwards."""
+    ready, before = tmp_path / "ready", network_locks()
+    task = Task.launch(command(name, ready), **NOWHERE)
+    tasks.append(task)
+    wait_for(ready)
+    snapshot = dump(task, store)
+    assert len(network_locks() - before) == (name == "tcp-pair")
+    tasks.append(restore(store, snapshot.id, **NOWHERE))
+    works(ready)
+    assert network_locks() == before
+
+
+@pytest.mark.require("all")
 def test_cpus_of_each_thread(store: Store, tmp_path: Path, tasks: list[Task]) -> None:
     """CRIU does not keep them: we do."""
     if os.cpu_count() == 1:
