@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import attrs
@@ -62,7 +63,7 @@ def find_criu() -> Criu:
         candidates = [str(private), shutil.which("criu", path=search) or ""]
     for candidate in filter(None, candidates):
         if os.access(candidate, os.X_OK) and not Path(candidate).is_dir():
-            return _checked(Path(candidate))
+            return _checked(Path(candidate), Path(candidate).stat().st_mtime_ns)
     raise CriuMissing(
         f"$SNAPLIB_CRIU names {named}, which cannot be executed"
         if named
@@ -70,7 +71,9 @@ def find_criu() -> Criu:
     )
 
 
-def _checked(path: Path) -> Criu:
+@cache
+def _checked(path: Path, _mtime_ns: int) -> Criu:
+    """Ask a binary for its version, once as long as it stays the same file."""
     try:
         answer = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=10, check=False
