@@ -283,10 +283,10 @@ class Supervisor:
                 return saved
 
     def _look_ahead(self, task: Task) -> None:
-        """Tell what would make a dump fail while there is time to do something about it; each thing once."""
+        """Tell what a dump would fail at, or lose, while there is time to do something about it; each thing once."""
         with contextlib.suppress(TaskEnded):
             for one in preflight(task, tcp=self.tcp):
-                if one.fatal and (one.code, one.pid) not in self._told:
+                if one.severity != "warning" and (one.code, one.pid) not in self._told:
                     self._told.add((one.code, one.pid))
                     self._tell("obstacle", **attrs.asdict(one))
 

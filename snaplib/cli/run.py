@@ -176,9 +176,11 @@ def _for_people(event: Event) -> str:
         case "dump_failed":
             return f"dump failed: {details['reason']} ({human_seconds(details['left_s'])} of the window left)"
         case "obstacle":
+            fatal = details["severity"] == "fatal"
             return (
-                f"this task cannot be saved as it is: pid {details['pid']} ({details['comm']}), "
-                f"{details['subject']}: {details['message']} - {details['remedy']}"
+                f"{'this task cannot be saved as it is' if fatal else 'a save would lose something'}: "
+                f"pid {details['pid']} ({details['comm']}), {details['subject']}: "
+                f"{details['message']} - {details['remedy']}"
             )
         case "restore_failed":
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"

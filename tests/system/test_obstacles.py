@@ -1,0 +1,46 @@
+"""A task that cannot be saved: said early, and when the notice comes it is left alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+
+from tests.system.conftest import Bench, wait_until
+
+#: A pidfd of a process outside the task, the init of its namespace: CRIU cannot put it back.
+PROGRAM = """
+import os, time
+held = os.pidfd_open(1)
+deadline = time.monotonic() + 14
+while time.monotonic() < deadline:
+    print("tick", flush=True)
+    time.sleep(0.05)
+raise SystemExit(5)
+"""
+
+
+def test_said_early_and_left_alone(bench: Bench) -> None:
+    """The culprit is named soon after the start; the notice costs the task nothing."""
+    out, events = bench.folder / "out", bench.folder / "events"
+    with out.open("wb") as stream, (bench.folder / "err").open("wb") as errors:
+        process = bench.start(
+            ["run", "--window", "3", "--events", events, "--", sys.executable, "-c", PROGRAM],
+            stdout=stream,
+            stderr=errors,
+        )
+    wait_until(lambda: events.exists() and "obstacle" in events.read_text(), "the warning", 30)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 177
+    size = out.stat().st_size
+    wait_until(lambda: out.stat().st_size > size, "the task to run on")
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    obstacle = next(event for event in told if event["event"] == "obstacle")
+    assert obstacle["code"].startswith("pidfd")
+    assert told[-1]["event"] == "dump_failed"
+    assert "pidfd" in told[-1]["reason"]
+
+    again = bench.run("run", "--events", events, "--", sys.executable, "-c", PROGRAM, timeout=60)
+    assert again.returncode == 5, "the task was taken over, and its own status passed on"
+    assert "took over" in again.stderr
