@@ -107,6 +107,8 @@ class Init:
         set_last_pid(max(LAST_RESERVED_PID, self.spec["last_pid"]))
         self.streams.close_task_ends()
         self._publish()
+        # CRIU gave the task's terminal the size it had.
+        self.streams.resize()
         self.streams.resume()
         self._pump_all()
         if pid in self.early:
