@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,11 +10,11 @@ import attrs
 from snaplib.track.records import MemoryKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from snaplib.kernel import Mapping
 
-__all__ = ["Area", "areas_of"]
+__all__ = ["Area", "areas_of", "groups", "joined", "stretches"]
 
 #: Mappings that the kernel makes for every process and fills itself.
 _KERNEL_MADE = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"})
@@ -73,3 +74,26 @@ def _kind(mapping: Mapping) -> MemoryKind:
     if mapping.deleted and mapping.path.startswith(_SHARED_MEMORY):
         return MemoryKind.SHARED
     return MemoryKind.SHARED_FILE if mapping.file_backed else MemoryKind.SHARED
+
+
+def stretches(areas: Iterable[Area]) -> Iterable[list[Area]]:
+    """Yield areas of one kind that touch each other together; the areas must be ascending."""
+    stretch: list[Area] = []
+    for area in areas:
+        if stretch and (area.start != stretch[-1].end or area.kind is not stretch[-1].kind):
+            yield stretch
+            stretch = []
+        stretch.append(area)
+    if stretch:
+        yield stretch
+
+
+def joined(stretch: Sequence[Area]) -> Area:
+    """Return areas that touch each other as one; it says of the file what the first says."""
+    return attrs.evolve(stretch[0], end=stretch[-1].end)
+
+
+def groups(areas: Iterable[Area]) -> Iterable[list[Area]]:
+    """Yield stretches of areas of one kind, so that one question can be asked of each stretch."""
+    for _, group in itertools.groupby(areas, key=lambda area: area.kind):
+        yield list(group)

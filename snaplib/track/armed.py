@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
+import operator
 import os
 import time
 from typing import TYPE_CHECKING
 
-import attrs
 import numpy as np
 
 from snaplib.kernel.memory import collapse_huge
 from snaplib.kernel.pagemap import Category, Pagemap
-from snaplib.track.areas import Area, areas_of
+from snaplib.track.areas import Area, areas_of, groups, joined, stretches
 from snaplib.track.records import MemoryKind, Unknown
-from snaplib.track.runs import PAGE_BYTES, RunArray, join_runs
-from snaplib.track.sampling import SampleCount, sampled_pieces
-from snaplib.track.states import changed, populated, solid_pages, to_runs
+from snaplib.track.runs import PAGE_BYTES
+from snaplib.track.sampling import sampled_pieces
+from snaplib.track.states import changed, populated, solid_pages, stale, to_runs, unwatched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from fractions import Fraction
 
     from snaplib.kernel import ProcFs
     from snaplib.kernel.pagemap import RegionArray
     from snaplib.kernel.uffd import Userfaultfd
+    from snaplib.track.look import Look
 
-__all__ = ["ArmedProcess", "Look"]
+__all__ = ["ArmedProcess"]
 
-_THERE = Category.PRESENT | Category.SWAPPED
+_THERE = np.uint16(Category.PRESENT | Category.SWAPPED)
+_HUGE = np.uint64(Category.HUGE)
+_SHARED = (MemoryKind.SHARED, MemoryKind.SHARED_FILE)
 
 #: What REGISTER says of mappings that cannot be tracked: droppable or a device's; a file opened for
 #: reading only; another userfaultfd's.
@@ -37,31 +42,7 @@ _REFUSALS = frozenset({errno.EINVAL, errno.EPERM, errno.EBUSY})
 #: Huge pages are asked back this many at a time.
 _COLLAPSE_BATCH = 16
 
-
-@attrs.define
-class Look:
-    """What one look at one process has found so far.
-
-    Attributes:
-        count: Adds up for the estimate.
-        seen: Areas whose state was found out.
-        missing: Areas that are not registered, or not wholly.
-        fresh: Areas registered by this look.
-        runs: Pages that changed, and pages of unknown state; the earlier array holds where they
-            overlap.
-    """
-
-    count: SampleCount = attrs.field(factory=SampleCount)
-    seen: set[Area] = attrs.field(factory=set)
-    missing: list[Area] = attrs.field(factory=list)
-    fresh: list[Area] = attrs.field(factory=list)
-    again: list[Area] = attrs.field(factory=list)
-    runs: list[RunArray] = attrs.field(factory=list)
-
-    def add(self, runs: RunArray) -> None:
-        """Add pages of wholly armed areas, or of unknown state."""
-        self.runs.append(runs)
-        self.count.add_certain(solid_pages(runs))
+_start = operator.attrgetter("start")
 
 
 class ArmedProcess:
@@ -86,7 +67,9 @@ class ArmedProcess:
         self._userfaultfd = userfaultfd
         self._procfs = procfs
         self._sample = sample
+        #: Areas the kernel would not track, and mappings of files that are no device's.
         self._refused: set[Area] = set()
+        self._plain: set[Area] = set()
         self._program: tuple[int, ...] | None = None
         #: Where transparent huge pages were before arming, which splits them.
         self._huge: list[RegionArray] = []
@@ -107,37 +90,72 @@ class ArmedProcess:
 
     def look(self, look: Look, *, rearm: bool) -> None:
         """Find out what changed, while the process may run."""
-        self._look_at(look, self._areas(), rearm=rearm)
+        areas = self._areas()
+        self._add_changed(look, areas, rearm=rearm)
+        # After all of them: what moves meanwhile loses its registration, and is found here.
+        for group in groups(areas):
+            look.missing.update(self._unwatched(group))
+        for area in areas:
+            if area in self._refused:
+                look.missing.discard(area)
+                self.give_up(look, area, Unknown.REFUSED)
+            elif not self._is_plain(area):
+                look.missing.add(area)
+        look.seen.update(areas)
+        look.seen -= look.missing
 
-    def settle(self, look: Look) -> None:
-        """Register the areas that are not; the process must stand still."""
-        for area in self._areas():
-            if area in look.seen or self._can_wait(area):
-                continue
-            if self._pagemap.registered(area.start):
-                # Part of what was looked at before, changed since.
-                look.again.append(area)
+    def settle(self, look: Look, *, anew: bool = False) -> None:
+        """Register the areas that are not; the process must stand still.
+
+        Args:
+            look: The look so far.
+            anew: Take all areas as new, those that are registered too.
+        """
+        areas = [area for area in self._areas() if area not in look.seen]
+        # Mappings of libraries without a page of the task's own can wait. Registering them would
+        # cost the task more faults: the kernel then maps file pages one by one, not 16 at a time.
+        waiting = {
+            area
+            for area in areas
+            if area.kind is MemoryKind.PRIVATE_FILE
+            and not area.writable
+            and not any(self._unwatched([area]))
+        }
+        wanted = []
+        for area in areas:
+            if not self._is_plain(area):
+                self._refused.add(area)
+                look.fresh.add(area)
+            elif area in look.missing or anew or not self._pagemap.registered(area.start):
+                if area not in waiting:
+                    wanted.append(area)
             else:
-                self._register(area)
-                look.fresh.append(area)
+                look.again.append(area)
+        for stretch in stretches(wanted):
+            self._register(stretch)
+        look.fresh.update(wanted)
+        look.settled = True
 
     def finish(self, look: Look, *, rearm: bool = True) -> None:
         """Look at what `settle` registered, and note what is missing for good."""
-        missing = [area for area in look.missing if area not in look.fresh]
-        look.missing.clear()
-        self._look_at(look, look.again, rearm=rearm)
-        for area in look.fresh:
-            if area in self._refused:
-                self.give_up(look, area, Unknown.REFUSED)
-            else:
-                self._welcome(look, area)
-        for area in (*missing, *look.missing):
-            self.give_up(look, area, Unknown.UNREGISTERED)
-        look.missing.clear()
+        self._add_changed(look, look.again, rearm=rearm)
+        refused = look.fresh & self._refused
+        for area in refused:
+            self.give_up(look, area, Unknown.REFUSED)
+        for stretch in stretches(sorted(look.fresh - refused, key=_start)):
+            self._welcome(look, joined(stretch))
+        for area in look.missing - look.fresh:
+            # What is not there any more can only have been looked for in vain.
+            if self._is_plain(area) or not look.settled:
+                self.give_up(look, area, Unknown.UNREGISTERED)
 
     def give_up(self, look: Look, area: Area, why: Unknown) -> None:
         """Note all of an area that may hold something as of unknown state."""
-        look.add(to_runs(populated(self._pagemap, area), area.kind, why))
+        if area.kind in _SHARED or self._is_plain(area):
+            look.add(to_runs(populated(self._pagemap, area), area.kind, why))
+        else:
+            whole = np.array([(area.start, area.end, 0)], np.uint64)
+            look.add(to_runs(whole, area.kind, why))
 
     def distrust(self, look: Look) -> None:
         """Note all of the process as of unknown state."""
@@ -146,9 +164,26 @@ class ArmedProcess:
 
     def mappings(self, look: Look) -> tuple[int, int]:
         """Return how many areas are registered after a look, and the bytes of those refused."""
-        known = {*look.seen, *look.fresh}
+        known = look.seen | look.fresh
         refused = known & self._refused
         return len(known) - len(refused), sum(area.end - area.start for area in refused)
+
+    def disarm(self, collapse_until_s: float) -> None:
+        """Disarm it and give it back the huge pages that it had. `close` is still due.
+
+        Args:
+            collapse_until_s: When to leave the rest to the kernel's own khugepaged, on
+                CLOCK_MONOTONIC.
+        """
+        self._userfaultfd.close()
+        for regions in self._huge:
+            ranges = [(start, end) for start, end, _ in regions.tolist()]
+            for first in range(0, len(ranges), _COLLAPSE_BATCH):
+                if time.monotonic() >= collapse_until_s:
+                    return
+                # Ranges that are gone, or a kernel that cannot: it was an offer.
+                with contextlib.suppress(OSError):
+                    collapse_huge(self._pidfd, ranges[first : first + _COLLAPSE_BATCH])
 
     def close(self) -> None:
         """Disarm it; it runs on."""
@@ -157,24 +192,6 @@ class ArmedProcess:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-    def disarm(self, collapse_until_s: float) -> None:
-        """Disarm it and give it back the huge pages that it had.
-
-        Args:
-            collapse_until_s: When to leave the rest to the kernel's own khugepaged, on
-                CLOCK_MONOTONIC.
-
-        Raises:
-            OSError: It has its memory, but not all of its huge pages. `close` is still due.
-        """
-        self._userfaultfd.close()
-        for regions in self._huge:
-            ranges = [(start, end) for start, end, _ in regions.tolist()]
-            for first in range(0, len(ranges), _COLLAPSE_BATCH):
-                if time.monotonic() >= collapse_until_s:
-                    return
-                collapse_huge(self._pidfd, ranges[first : first + _COLLAPSE_BATCH])
 
     def _areas(self) -> tuple[Area, ...]:
         mappings = self._procfs.maps(self.pid)
@@ -186,102 +203,98 @@ class ArmedProcess:
             raise ProcessLookupError(errno.ESRCH, f"pid {self.pid} runs another program")
         return areas_of(mappings)
 
-    def _look_at(self, look: Look, areas: Iterable[Area], *, rearm: bool) -> None:
-        for area in areas:
-            try:
-                if area in self._refused:
-                    self.give_up(look, area, Unknown.REFUSED)
-                elif not self._can_wait(area):
-                    self._add_changed(look, area, rearm=rearm)
-                look.seen.add(area)
-            except PermissionError:
-                look.missing.append(area)
+    def _is_plain(self, area: Area) -> bool:
+        """Whether scans look at an area at all: they pass over memory of devices without a word."""
+        if area.kind is MemoryKind.PRIVATE or area in self._plain:
+            return True
+        if not self._pagemap.scan(area.start, area.start + PAGE_BYTES).size:
+            return False
+        self._plain.add(area)
+        return True
 
-    def _add_changed(self, look: Look, area: Area, *, rearm: bool) -> None:
-        pieces = sampled_pieces(area.start, area.end, self._sample)
-        if pieces is None:
-            look.add(changed(self._pagemap, area, area.start, area.end, rearm=rearm))
+    def _add_changed(self, look: Look, areas: Sequence[Area], *, rearm: bool) -> None:
+        for group in groups(areas):
+            kind = group[0].kind
+            for start, end, area in self._spans(group):
+                if area is None:
+                    look.add(changed(self._pagemap, kind, start, end, rearm=rearm))
+                    continue
+                look.count.add_area(area.end - area.start)
+                for first, after in sampled_pieces(area.start, area.end, self._sample) or ():
+                    runs = changed(self._pagemap, kind, first, after, rearm=rearm)
+                    look.runs.append(runs)
+                    look.count.add_piece(after - first, solid_pages(runs))
+
+    def _spans(self, group: Sequence[Area]) -> Iterable[tuple[int, int, Area | None]]:
+        """Yield stretches to scan in one go, and the areas that are sampled by themselves."""
+        if self._sample is None:
+            yield group[0].start, group[-1].end, None
             return
-        found = [
-            (end - start, changed(self._pagemap, area, start, end, rearm=rearm))
-            for start, end in pieces
-        ]
-        # Only now: what fails half-way must not be counted.
-        look.count.add_area(area.end - area.start)
-        for size_bytes, runs in found:
-            look.runs.append(runs)
-            look.count.add_piece(size_bytes, solid_pages(runs))
+
+        def sampled(area: Area) -> bool:
+            return sampled_pieces(area.start, area.end, self._sample) is not None
+
+        for by_pieces, some in itertools.groupby(group, key=sampled):
+            stretch = list(some)
+            if by_pieces:
+                yield from ((area.start, area.end, area) for area in stretch)
+            else:
+                yield stretch[0].start, stretch[-1].end, None
+
+    def _unwatched(self, group: Sequence[Area]) -> Iterable[Area]:
+        """Yield the areas of a group that hold something and are not registered."""
+        regions = unwatched(self._pagemap, group[0].kind, group[0].start, group[-1].end)
+        if regions.size:
+            starts = np.array([area.start for area in group], np.uint64)
+            ends = np.array([area.end for area in group], np.uint64)
+            # A region may be of a mapping between them that is not to be watched.
+            first = np.searchsorted(ends, regions[:, 0], "right")
+            after = np.searchsorted(starts, regions[:, 1], "left")
+            for index in sorted(
+                {index for bounds in zip(first, after, strict=True) for index in range(*bounds)}
+            ):
+                yield group[index]
 
     def _welcome(self, look: Look, area: Area) -> None:
         """Arm an area that was just registered: all that is populated in it is new."""
-        runs = self._new(area)
-        try:
-            pieces = sampled_pieces(area.start, area.end, self._sample)
-            armed = [
-                changed(self._pagemap, area, start, end, rearm=True)
-                for start, end in pieces or ((area.start, area.end),)
-            ]
-        except PermissionError:
-            self.give_up(look, area, Unknown.UNREGISTERED)
-            return
-        if area.kind in (MemoryKind.SHARED, MemoryKind.SHARED_FILE):
-            # Before arming, holes too count as written.
-            there = [one[(one["state"] & np.uint16(_THERE)) != 0] for one in armed]
-            look.add(join_runs((*there, runs)))
-        else:
-            # What was populated between the two questions is in the second answer.
-            look.add(join_runs((runs, *armed)))
-
-    def _new(self, area: Area) -> RunArray:
+        if stale(self._pagemap, area):
+            try:
+                self._userfaultfd.unprotect(area.start, area.end)
+            except OSError:
+                # It has changed again meanwhile: some of it is not registered any more.
+                self.give_up(look, area, Unknown.UNREGISTERED)
+                return
         regions = populated(self._pagemap, area)
-        if area.kind is MemoryKind.PRIVATE:
-            huge = regions[(regions[:, 2] & np.uint64(Category.HUGE)) != 0]
+        if area.kind is MemoryKind.PRIVATE and regions.size:
+            huge = regions[(regions[:, 2] & _HUGE) != 0]
             if huge.size:
                 self._huge.append(huge)
-        shared = area.kind in (MemoryKind.SHARED, MemoryKind.SHARED_FILE)
-        return to_runs(regions, area.kind, Unknown.UNSEEN if shared else Unknown.KNOWN)
+        pieces = sampled_pieces(area.start, area.end, self._sample)
+        armed = [
+            changed(self._pagemap, area.kind, start, end, rearm=True)
+            for start, end in pieces or ((area.start, area.end),)
+        ]
+        if area.kind in _SHARED:
+            # Before arming, holes too count as written.
+            for runs in armed:
+                look.add(runs[(runs["state"] & _THERE) != 0])
+            look.add(to_runs(regions, area.kind, Unknown.UNSEEN))
+        else:
+            look.add(to_runs(regions, area.kind))
+            # What was populated between the two questions is in the second answer.
+            look.runs.extend(armed)
 
-    def _can_wait(self, area: Area) -> bool:
-        """Whether an area is a read-only file mapping without a page of the task's own.
-
-        Such are most mappings of libraries. Registering them would cost the task more faults, as
-        the kernel then maps file pages one by one and not sixteen at a time.
-        """
-        return (
-            area.kind is MemoryKind.PRIVATE_FILE
-            and not area.writable
-            and not self._pagemap.registered(area.start)
-            and not populated(self._pagemap, area, most_pages=1).size
-        )
-
-    def _register(self, area: Area) -> None:
-        # A kernel bug: mremap(2) can leave protection bits in a mapping that lost its
-        # registration; they would hide all later writes to these pages.
-        stale = self._pagemap.scan(
-            area.start,
-            area.end,
-            lacking=Category.WPALLOWED | Category.WRITTEN,
-            any_of=_THERE,
-            report=Category.PRESENT,
-            most_pages=1,
-        )
+    def _register(self, stretch: Sequence[Area]) -> None:
         try:
-            self._userfaultfd.register(area.start, area.end)
-            if stale.size:
-                self._userfaultfd.unprotect(area.start, area.end)
+            self._userfaultfd.register(stretch[0].start, stretch[-1].end)
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise ProcessLookupError(errno.ESRCH, "its address space is gone") from None
             if error.errno not in _REFUSALS:
                 raise
-            self._refused.add(area)
-            return
-        # Scans pass over the memory of devices without a word.
-        first_page = self._pagemap.scan(
-            area.start,
-            area.start + PAGE_BYTES,
-            having=Category.WPALLOWED,
-            report=Category.WPALLOWED,
-        )
-        if not first_page.size:
-            self._refused.add(area)
+            # The call takes all of a range or nothing.
+            if len(stretch) == 1:
+                self._refused.add(stretch[0])
+            else:
+                for area in stretch:
+                    self._register([area])

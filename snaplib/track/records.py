@@ -153,7 +153,7 @@ class DirtyScan:
         time_s: When the scan began, on CLOCK_MONOTONIC.
         since_s: When the interval it reports on began: the last scan that re-armed, or the arming.
         duration_s: How long it took.
-        frozen_s: For how long of that the task was made to stand still.
+        frozen_s: For how long of that the task was made to stand still, all of its threads.
         still: Whether the task stood still for the whole scan. If not, a direct-I/O read that was
             under way may fill a page after it was re-armed, unseen: copy pages only on the
             strength of scans that were still.

@@ -123,9 +123,7 @@ class Roster:
         until_s = time.monotonic() + _COLLAPSE_S
         try:
             for process in self.armed.values():
-                # Ranges that are gone, or a kernel that cannot: it was an offer.
-                with contextlib.suppress(OSError):
-                    process.disarm(until_s)
+                process.disarm(until_s)
         finally:
             for process in self.armed.values():
                 process.close()

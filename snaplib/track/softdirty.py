@@ -146,12 +146,12 @@ class SoftDirty:
 
     @contextlib.contextmanager
     def _frozen(self) -> Iterator[None]:
-        began_s = time.monotonic()
-        try:
-            with self._task.frozen(self._freeze_deadline_s):
+        with self._task.frozen(self._freeze_deadline_s):
+            began_s = time.monotonic()
+            try:
                 yield
-        finally:
-            self._frozen_s += time.monotonic() - began_s
+            finally:
+                self._frozen_s += time.monotonic() - began_s
 
     def _scan_one(self, pid: int, rearm: bool) -> ProcessScan | None:
         procfs = self._task.procfs

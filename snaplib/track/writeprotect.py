@@ -21,7 +21,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
-from snaplib.track.armed import Look
+from snaplib.track.look import Look
 from snaplib.track.records import ArmReport, Basis, DirtyScan, Estimate, ProcessScan, Unknown
 from snaplib.track.roster import Roster
 from snaplib.track.runs import empty_runs, join_runs
@@ -89,7 +89,7 @@ class WriteProtect:
         looks = {pid: Look() for pid in self._roster.armed}
         self._frozen_s = 0.0
         with self._frozen():
-            self._settle(looks)
+            self._settle(looks, anew=True)
         self._since_s = time.monotonic()
         pages = mappings = refused_bytes = 0
         for pid, look in looks.items():
@@ -191,12 +191,12 @@ class WriteProtect:
 
     @contextlib.contextmanager
     def _frozen(self) -> Iterator[None]:
-        began_s = time.monotonic()
-        try:
-            with self._task.frozen(self._freeze_deadline_s):
+        with self._task.frozen(self._freeze_deadline_s):
+            began_s = time.monotonic()
+            try:
                 yield
-        finally:
-            self._frozen_s += time.monotonic() - began_s
+            finally:
+                self._frozen_s += time.monotonic() - began_s
 
     def _look(self, pids: Iterable[int], *, rearm: bool) -> dict[int, Look]:
         looks = {}
@@ -218,11 +218,11 @@ class WriteProtect:
             # What was not registered counts as dirty, and the next scan tries again.
             return
 
-    def _settle(self, looks: dict[int, Look]) -> None:
+    def _settle(self, looks: dict[int, Look], *, anew: bool = False) -> None:
         for pid, look in looks.items():
             if pid in self._roster.armed:
                 with self._roster.attempt(pid):
-                    self._roster.armed[pid].settle(look)
+                    self._roster.armed[pid].settle(look, anew=anew)
 
     def _finish(
         self, looks: dict[int, Look], doubtful: frozenset[int], *, rearm: bool
