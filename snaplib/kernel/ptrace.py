@@ -318,29 +318,59 @@ def _choose_thread(pid: int) -> int:
     return best[1]
 
 
+def _options(pid: int) -> int:
+    """Return the options to trace a process with."""
+    if re.search(rb"^Seccomp:\s*[12]", _read(f"/proc/{pid}/status"), re.MULTILINE):
+        # Its filter may kill it for a call it never makes. Fails with EPERM where not allowed.
+        return _O_TRACESYSGOOD | _O_SUSPEND_SECCOMP
+    return _O_TRACESYSGOOD
+
+
 def _take(pid: int) -> tuple[int, float]:
     """Return our copy of a new userfaultfd of a process, and for how long a thread stood still."""
     status = _read(f"/proc/{pid}/status")
     tracer = re.search(rb"^TracerPid:\s*(\d+)", status, re.MULTILINE)
     if tracer and int(tracer[1]):
         raise OSError(errno.EPERM, f"it is being traced by pid {int(tracer[1])}")
-    options = _O_TRACESYSGOOD
-    if re.search(rb"^Seccomp:\s*[12]", status, re.MULTILINE):
-        # Its filter may kill it for a call it never makes. Fails with EPERM where not allowed.
-        options |= _O_SUSPEND_SECCOMP
     code_address = _find_code(pid)
     pidfd = os.pidfd_open(pid)
     try:
         flags = os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY
-        with _StoppedThread(pid, _choose_thread(pid), code_address, options) as thread:
+        with _StoppedThread(pid, _choose_thread(pid), code_address, _options(pid)) as thread:
             theirs = thread.call("userfaultfd", _NR_USERFAULTFD, flags)
             try:
                 ours = _checked("pidfd_getfd", _libc.syscall(_NR_PIDFD_GETFD, pidfd, theirs, 0))
             finally:
                 thread.call("close", _NR_CLOSE, theirs)
+        _close_in_children(pid, theirs)
         return ours, thread.stopped_s
     finally:
         os.close(pidfd)
+
+
+def _close_in_children(pid: int, descriptor: int) -> None:
+    """Close it in children that another thread forked just when it was open: CRIU would refuse them."""
+    for tid in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - starts without pathlib
+        try:
+            children = _read(f"/proc/{pid}/task/{tid}/children").split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for child in map(int, children):
+            try:
+                if _holds_userfaultfd(child, descriptor):
+                    chosen = _choose_thread(child)
+                    with _StoppedThread(
+                        child, chosen, _find_code(child), _options(child)
+                    ) as thread:
+                        thread.call("close", _NR_CLOSE, descriptor)
+            except OSError:
+                # It has ended or executed another program, which closed it.
+                continue
+
+
+def _holds_userfaultfd(pid: int, descriptor: int) -> bool:
+    target = os.readlink(f"/proc/{pid}/fd/{descriptor}")  # noqa: PTH115 - starts without pathlib
+    return target == "anon_inode:[userfaultfd]"
 
 
 def _serve(channel: socket.socket, pid: int) -> None:

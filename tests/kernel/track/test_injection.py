@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from snaplib.kernel import ProcFs
 from snaplib.kernel.uffd import take_userfaultfds
 
 pytestmark = pytest.mark.require("write_protect", "pidfd", "ptrace")
@@ -131,3 +133,19 @@ def test_a_process_without_room_for_a_descriptor_is_unharmed(victim):
     assert taken.userfaultfd is None
     assert taken.errno == errno.EMFILE
     assert victim("peek", victim("map", "anon", 1), 0, 1) == 0
+
+
+def test_children_forked_meanwhile_keep_no_userfaultfd(compiled):
+    process = subprocess.Popen([compiled("forker")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "forking\n"
+        for _ in range(23):
+            take(process.pid)
+            for child in ProcFs().children(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    for descriptor in ProcFs().descriptors(child):
+                        assert descriptor.target != "anon_inode:[userfaultfd]"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

