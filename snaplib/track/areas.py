@@ -33,6 +33,7 @@ class Area:
         kind: What memory it is.
         writable: Whether the process may write to it now.
         file: Device and inode of its file; zeros without.
+        memfd: Whether its file is shared memory that processes may have open.
     """
 
     start: int
@@ -40,6 +41,7 @@ class Area:
     kind: MemoryKind
     writable: bool
     file: tuple[int, int]
+    memfd: bool = False
 
 
 def areas_of(mappings: Iterable[Mapping]) -> tuple[Area, ...]:
@@ -62,6 +64,7 @@ def areas_of(mappings: Iterable[Mapping]) -> tuple[Area, ...]:
                 kind=kind,
                 writable=mapping.writable,
                 file=(mapping.dev, mapping.inode),
+                memfd=kind is MemoryKind.SHARED and mapping.path.startswith("/memfd:"),
             )
         )
     return tuple(areas)
@@ -80,7 +83,10 @@ def stretches(areas: Iterable[Area]) -> Iterable[list[Area]]:
     """Yield areas of one kind that touch each other together; the areas must be ascending."""
     stretch: list[Area] = []
     for area in areas:
-        if stretch and (area.start != stretch[-1].end or area.kind is not stretch[-1].kind):
+        last = stretch[-1] if stretch else area
+        # Two memfds have two times of writing.
+        apart = area.start != last.end or area.kind is not last.kind or area.memfd
+        if stretch and apart:
             yield stretch
             stretch = []
         stretch.append(area)

@@ -15,13 +15,14 @@ import numpy as np
 from snaplib.kernel.memory import collapse_huge
 from snaplib.kernel.pagemap import Category, Pagemap
 from snaplib.track.areas import Area, areas_of, groups, joined, stretches
+from snaplib.track.files import FileTimes
 from snaplib.track.records import MemoryKind, Unknown
 from snaplib.track.runs import PAGE_BYTES
 from snaplib.track.sampling import sampled_pieces
 from snaplib.track.states import changed, populated, solid_pages, stale, to_runs, unwatched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from fractions import Fraction
 
     from snaplib.kernel import ProcFs
@@ -58,10 +59,16 @@ class ArmedProcess:
         userfaultfd: Of its address space; this object closes it.
         procfs: Where it is seen.
         sample: The fraction of its memory to arm, or None for all.
+        members: Gives the pids of all processes of the task.
     """
 
     def __init__(
-        self, pid: int, userfaultfd: Userfaultfd, procfs: ProcFs, sample: Fraction | None
+        self,
+        pid: int,
+        userfaultfd: Userfaultfd,
+        procfs: ProcFs,
+        sample: Fraction | None,
+        members: Callable[[], Iterable[int]],
     ) -> None:
         self.pid = pid
         self._userfaultfd = userfaultfd
@@ -70,6 +77,7 @@ class ArmedProcess:
         #: Areas the kernel would not track, and mappings of files that are no device's.
         self._refused: set[Area] = set()
         self._plain: set[Area] = set()
+        self._files = FileTimes(procfs, pid, members)
         self._program: tuple[int, ...] | None = None
         #: Where transparent huge pages were before arming, which splits them.
         self._huge: list[RegionArray] = []
@@ -91,6 +99,12 @@ class ArmedProcess:
     def look(self, look: Look, *, rearm: bool) -> None:
         """Find out what changed, while the process may run."""
         areas = self._areas()
+        for area in areas:
+            if area.memfd and area not in self._refused:
+                if self._files.written(area):
+                    self.give_up(look, area, Unknown.FILE_WRITTEN)
+                if rearm:
+                    self._files.note(area)
         self._add_changed(look, areas, rearm=rearm)
         # After all of them: what moves meanwhile loses its registration, and is found here.
         for group in groups(areas):
@@ -257,6 +271,8 @@ class ArmedProcess:
 
     def _welcome(self, look: Look, area: Area) -> None:
         """Arm an area that was just registered: all that is populated in it is new."""
+        if area.memfd:
+            self._files.note(area)
         if stale(self._pagemap, area):
             try:
                 self._userfaultfd.unprotect(area.start, area.end)

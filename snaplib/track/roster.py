@@ -102,8 +102,9 @@ class Roster:
                     self._note(taken.pid, taken.detail)
                 continue
             with self.attempt(taken.pid):
-                process = ArmedProcess(taken.pid, taken.userfaultfd, self._procfs, self._sample)
-                self.armed[taken.pid] = process
+                self.armed[taken.pid] = ArmedProcess(
+                    taken.pid, taken.userfaultfd, self._procfs, self._sample, lambda: self._known
+                )
                 self._failures.pop(taken.pid, None)
 
     @contextlib.contextmanager

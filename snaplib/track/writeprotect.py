@@ -7,9 +7,9 @@ at each scan, and armed in it. What cannot be known is never called clean:
 - a mapping that is not registered is `untracked` wholly, and registered while the task stands still
   for a few milliseconds;
 - a process that forked or executed is new wholly; one whose scan fails is `untracked` wholly;
-- writes to shared memory through a file descriptor (write(2) on a memfd), by processes that are not
-  of the task, by io_uring into registered buffers and by devices are not seen: the page tables that
-  this reads have no trace of them.
+- a memfd that was written through its descriptor is `untracked` wholly;
+- writes to shared memory by processes that are not of the task, by io_uring into registered buffers
+  and by devices are not seen: the page tables that this reads have no trace of them.
 
 After the tracker's end, however it ends, the kernel drops all protection. Huge pages that tracking
 has split are asked back when it is closed.

@@ -228,6 +228,23 @@ def test_what_the_kernel_does_not_track_is_never_clean(victim, track):
         assert run["why"].tolist() == [Unknown.REFUSED]
 
 
+def test_a_memfd_written_through_its_descriptor_is_never_clean(victim, track, dirty):
+    address = victim("map", "memfd-open", PAGES)
+    victim("store", address, 0, PAGES)
+    tracker = track(victim.pid)
+    time.sleep(0.05)
+    tracker.scan()
+    assert dirty(tracker.scan(), victim.pid, address, PAGES) == set()
+    victim("pwrite", 0, 17)
+    scan = tracker.scan()
+    assert dirty(scan, victim.pid, address, PAGES) == ALL
+    assert set(scan.process(victim.pid).untracked["why"].tolist()) == {Unknown.FILE_WRITTEN}
+    # A look so soon after a write cannot exclude another of the very same time.
+    time.sleep(0.05)
+    tracker.scan()
+    assert dirty(tracker.scan(), victim.pid, address, PAGES) == set()
+
+
 def test_a_process_whose_scan_fails_is_dirty_wholly(victim, track, dirty, monkeypatch):
     address = victim("map", "anon", PAGES)
     victim("store", address, 0, PAGES)

@@ -22,6 +22,8 @@ static unsigned char stamp = 1;
 static volatile unsigned char sink;
 static char global_pages[64 * PAGE] __attribute__((aligned(PAGE))) = {1};
 
+static int last_memfd = -1;
+
 static char *map_file(int flags, int fd, long pages, void *where) {
     if (flags & MAP_PRIVATE) { // so that it has something to copy
         char page[PAGE];
@@ -44,6 +46,10 @@ static char *map(const char *kind, long pages, char *where) {
     if (!strcmp(kind, "shared"))
         return mmap(where, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | fixed, -1, 0);
     if (!strcmp(kind, "memfd")) return map_file(MAP_SHARED | fixed, memfd_create("m", 0), pages, where);
+    if (!strcmp(kind, "memfd-open")) {
+        last_memfd = memfd_create("o", 0);
+        return map_file(MAP_SHARED | fixed, dup(last_memfd), pages, where);
+    }
     if (!strcmp(kind, "memfd-private"))
         return map_file(MAP_PRIVATE | fixed, memfd_create("p", 0), pages, where);
     if (!strcmp(kind, "file-shared"))
@@ -122,6 +128,7 @@ static long obey(const char *line, char **arguments) {
         for (long i = 0; i < pages; i++) sink += start[i * PAGE];
         return 0;
     }
+    if (!strcmp(word, "pwrite")) return pwrite(last_memfd, &stamp, 1, first * PAGE);
     if (!strcmp(word, "peek")) return (unsigned char)*start;
     if (!strcmp(word, "thread")) {
         pthread_t thread;
