@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -34,7 +35,8 @@ def test_full(small, codec):
         with store.begin("key", PageLogOptions(codec=codec)) as writer:
             for number in range(100):
                 writer.pages.run(SAMPLE_TASK, number << 20, 40, 4)
-                feed(writer.pages, NOISE)
+                # New each time: a frame of repeated noise would compress well.
+                feed(writer.pages, os.urandom(len(NOISE)))
             writer.commit()
 
     with pytest.raises(StoreFull, match="no room left") as caught:
