@@ -154,9 +154,9 @@ class DirtyScan:
         since_s: When the interval it reports on began: the last scan that re-armed, or the arming.
         duration_s: How long it took.
         frozen_s: For how long of that the task was made to stand still, all of its threads.
-        still: Whether the task stood still for the whole scan. If not, a direct-I/O read that was
-            under way may fill a page after it was re-armed, unseen: copy pages only on the
-            strength of scans that were still.
+        still: Whether the task stood still for a moment after the last page was armed again. If
+            not, a disk that was reading straight into memory (O_DIRECT) when the scan began may
+            fill a page after it was armed, unseen: copy pages only after a scan that was still.
         basis: What the numbers rest on.
         processes: One record for each process alive at the scan, ascending pids.
         estimate: Dirty pages of the whole task: with those of unknown state, without those of
@@ -220,6 +220,7 @@ class ArmReport:
         armed_pages: Populated pages that are armed now.
         mappings: Mappings that are tracked.
         refused_bytes: Mapped bytes that the kernel would not track.
+        still: Whether pages may be copied on the strength of it: see `DirtyScan.still`.
         processes: Pids that are armed.
         failed: Pid and reason of each process that could not be armed; all of it counts as dirty.
     """
@@ -231,5 +232,6 @@ class ArmReport:
     armed_pages: int
     mappings: int
     refused_bytes: int
+    still: bool
     processes: tuple[int, ...]
     failed: tuple[tuple[int, str], ...] = ()

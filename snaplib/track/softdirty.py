@@ -100,6 +100,7 @@ class SoftDirty:
             armed_pages=pages,
             mappings=mappings,
             refused_bytes=0,
+            still=True,
             processes=tuple(sorted(self._armed)),
             failed=tuple(failed),
         )

@@ -100,13 +100,14 @@ class Tracker(Protocol):
         Args:
             rearm: Begin a new interval. If False, this only looks: the next scan reports these
                 pages again, and the task is neither stopped nor changed.
-            still: Stop the task for the whole scan, not only while new mappings are registered.
-                Needed when pages are copied on the strength of it: see `DirtyScan.still`.
-            frozen_by_caller: The task has been stopped already: do not, and let it not go.
+            still: Stop the task for a moment when all is armed again, a millisecond whatever its
+                size. Needed before pages are copied on the strength of it: see `DirtyScan.still`,
+                which tells whether it worked.
+            frozen_by_caller: The task has been stopped already, and stays so until this returns:
+                then the answer is exact at this moment.
 
         Raises:
             TaskEnded: The task has ended.
-            TimeoutError: It could not be stopped in time for a scan that is to be `still`.
         """
         ...
 

@@ -74,6 +74,7 @@ class Untracked:
             armed_pages=0,
             mappings=0,
             refused_bytes=0,
+            still=True,
             processes=(),
             failed=failed,
         )

@@ -103,6 +103,7 @@ class WriteProtect:
                     refused_bytes += refused
         if not self._roster.armed:
             raise CannotTrack(f"no process of task {self._task.pid} could be armed")
+        still = self._pause()
         self._distrusted = frozenset()
         return ArmReport(
             time_s=self._since_s,
@@ -112,6 +113,7 @@ class WriteProtect:
             armed_pages=pages,
             mappings=mappings,
             refused_bytes=refused_bytes,
+            still=still,
             processes=tuple(sorted(self._roster.armed)),
             failed=self._roster.failed(),
         )
@@ -129,18 +131,17 @@ class WriteProtect:
             if not frozen_by_caller:
                 self._roster.arm(pids, new_ones=False)
             self._distrusted = frozenset(self._roster.armed) | doubtful
-        stands = still or frozen_by_caller
-        with self._frozen() if still and not frozen_by_caller else contextlib.nullcontext():
-            armed = tuple(self._roster.armed)
-            looks = self._look(armed, rearm=rearm)
-            if rearm and not stands and len(looks) < len(armed):
-                # They failed, or executed another program.
-                self._roster.take(armed)
-                looks.update(self._look(self._roster.armed.keys() - looks.keys(), rearm=True))
-            if rearm and any(look.missing for look in looks.values()):
-                self._register(looks, stands=stands)
-            processes = self._finish(looks, doubtful, rearm=rearm)
-            self._add_unarmed(processes)
+        armed = tuple(self._roster.armed)
+        looks = self._look(armed, rearm=rearm)
+        if rearm and not frozen_by_caller and len(looks) < len(armed):
+            # They failed, or executed another program.
+            self._roster.take(armed)
+            looks.update(self._look(self._roster.armed.keys() - looks.keys(), rearm=True))
+        if rearm and any(look.missing for look in looks.values()):
+            self._register(looks, stands=frozen_by_caller)
+        processes = self._finish(looks, doubtful, rearm=rearm)
+        stood_still = frozen_by_caller or (still and self._pause())
+        self._add_unarmed(processes)
         since_s = self._since_s
         if rearm:
             self._distrusted = frozenset()
@@ -150,7 +151,7 @@ class WriteProtect:
             since_s=since_s,
             duration_s=time.monotonic() - began_s,
             frozen_s=self._frozen_s,
-            still=stands,
+            still=stood_still,
             basis=self.basis,
             processes=tuple(processes[pid] for pid in sorted(processes)),
             estimate=self._estimate(looks, processes),
@@ -197,6 +198,19 @@ class WriteProtect:
                 yield
             finally:
                 self._frozen_s += time.monotonic() - began_s
+
+    def _pause(self) -> bool:
+        """Stop the task for a moment; return whether that worked.
+
+        A thread that reads from a disk straight into memory cannot be stopped before the disk is
+        done with it. Such a read may fill pages that were armed after it began, unseen; when all
+        threads have stood still, no such read is under way any more.
+        """
+        try:
+            with self._frozen():
+                return True
+        except TimeoutError:
+            return False
 
     def _look(self, pids: Iterable[int], *, rearm: bool) -> dict[int, Look]:
         looks = {}

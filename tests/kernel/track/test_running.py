@@ -30,6 +30,20 @@ class Shadow:
         """Scan while the task runs."""
         self._note(self.tracker.scan())
 
+    def copy_ahead(self) -> None:
+        """Scan, and copy what is dirty, all while the task runs."""
+        scan = self.tracker.scan(still=True)
+        assert scan.still
+        memory = os.open(f"/proc/{self.task.pid}/mem", os.O_RDONLY)
+        try:
+            for run in scan.process(self.task.pid).dirty:
+                start = int(run["start"])
+                end = start + int(run["pages"]) * PAGE_BYTES
+                self.copy.update(dict.fromkeys(range(start, end, PAGE_BYTES), 0))
+                self.copy.update(_pages(memory, start, end))
+        finally:
+            os.close(memory)
+
     def compare(self) -> None:
         """Stop the task, scan, and compare all of its memory with the copy."""
         with self.task.frozen(20.0):
@@ -118,6 +132,26 @@ def test_no_write_of_running_threads_is_missed(run_tracked, compiled):
         shadow.compare()
     assert shadow.missing == []
     assert shadow.compared - before > 23 * 3 * 512
+
+
+@pytest.mark.slow
+def test_pages_copied_while_threads_write_are_right_or_reported_again(run_tracked, compiled):
+    shadow = run_tracked(compiled("writer", "-Wno-unused-result"), 4, 512, 29)
+    for _ in range(23):
+        for _ in range(3):
+            shadow.copy_ahead()
+        shadow.compare()
+    assert shadow.missing == []
+
+
+@pytest.mark.slow
+def test_what_a_disk_writes_into_copied_pages_is_not_missed(run_tracked, compiled):
+    shadow = run_tracked(compiled("direct"), 4, 2048)
+    for _ in range(11):
+        for _ in range(3):
+            shadow.copy_ahead()
+        shadow.compare()
+    assert shadow.missing == []
 
 
 @pytest.mark.slow
