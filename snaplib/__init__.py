@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from snaplib import errors
     from snaplib.checkpoint import dump, restore
     from snaplib.checkpoint.preflight import Obstacle, preflight
+    from snaplib.event import Event
     from snaplib.host import Host
     from snaplib.store import Snapshot, Store
-    from snaplib.supervise import Event, Supervisor
+    from snaplib.supervise import Supervisor
     from snaplib.task import Member, Task
 
 __all__ = [
@@ -35,7 +36,7 @@ __version__ = "0.1.0"
 #: Public name -> the module it comes from: each is imported when it is first asked for, because
 #: start-up time counts when a machine has seconds left.
 _HOMES = {
-    "Event": "snaplib.supervise",
+    "Event": "snaplib.event",
     "Host": "snaplib.host",
     "Member": "snaplib.task",
     "Obstacle": "snaplib.checkpoint.preflight",

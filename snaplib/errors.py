@@ -19,6 +19,7 @@ __all__ = [
     "CannotDump",
     "CommandNotExecutable",
     "CommandNotFound",
+    "CriuFailure",
     "CriuMissing",
     "CriuTooOld",
     "DeadlineExceeded",
@@ -136,8 +137,8 @@ class CriuTooOld(HostUnfit):
     default_hint = "run tools/setup, or install CRIU 4.2 or newer and name it in $SNAPLIB_CRIU"
 
 
-class DumpFailed(SnaplibError, RuntimeError):
-    """A dump was tried and failed; the task runs on.
+class CriuFailure(SnaplibError, RuntimeError):
+    """CRIU was asked to do something and failed.
 
     Args:
         message: What happened, and to what.
@@ -145,35 +146,25 @@ class DumpFailed(SnaplibError, RuntimeError):
         log: The tail of CRIU's log.
         hint: What to do about it.
     """
+
+    def __init__(
+        self, message: str, *, reasons: Sequence[str] = (), log: str = "", hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = tuple(reasons)
+        self.log = log
+
+
+class DumpFailed(CriuFailure):
+    """A dump was tried and failed; the task runs on."""
 
     exit_code = EXIT_DUMP_FAILED
 
-    def __init__(
-        self, message: str, *, reasons: Sequence[str] = (), log: str = "", hint: str | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.reasons = tuple(reasons)
-        self.log = log
 
-
-class RestoreFailed(SnaplibError, RuntimeError):
-    """A restore was tried and failed; the snapshot is as it was.
-
-    Args:
-        message: What happened, and to what.
-        reasons: What CRIU's log says about it, the likeliest first.
-        log: The tail of CRIU's log.
-        hint: What to do about it.
-    """
+class RestoreFailed(CriuFailure):
+    """A restore was tried and failed; the snapshot is as it was."""
 
     exit_code = EXIT_RESTORE_FAILED
-
-    def __init__(
-        self, message: str, *, reasons: Sequence[str] = (), log: str = "", hint: str | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
-        self.reasons = tuple(reasons)
-        self.log = log
 
 
 class DeadlineExceeded(DumpFailed, TimeoutError):

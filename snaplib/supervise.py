@@ -10,7 +10,6 @@ The supervisor owns nothing the task needs: it can be killed at any moment, and 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import select
@@ -27,7 +26,6 @@ from snaplib.checkpoint.preflight import preflight
 from snaplib.criu import find_criu
 from snaplib.errors import (
     EXIT_SAVED,
-    KeyBusy,
     RestoreFailed,
     RootRequired,
     SnaplibError,
@@ -35,12 +33,13 @@ from snaplib.errors import (
     TaskEnded,
     UsageError,
 )
-from snaplib.runtime import runtime_dir
+from snaplib.event import Event
+from snaplib.keylock import KeyLock
 from snaplib.session import ExitStatus, RawTerminal, Session
 from snaplib.store import Snapshot, Store
 from snaplib.task import Task, default_key
 
-__all__ = ["Event", "Supervisor"]
+__all__ = ["ON_RESTORE_FAILURE", "Supervisor"]
 
 #: How long to wait before a failed dump is tried again, within the window.
 _RETRY_AFTER_S = (1.0, 3.0, 10.0)
@@ -54,28 +53,6 @@ _LOOK_EVERY_S = 60.0
 _LEAST_DUMP_S = 1.0
 
 ON_RESTORE_FAILURE = ("fail", "restart")
-
-
-@attrs.frozen
-class Event:
-    """A change of state.
-
-    Attributes:
-        name: What happened: ``started``, ``not_started``, ``restored``, ``adopted``, ``obstacle``,
-            ``notice``, ``saved``, ``dump_failed``, ``restore_failed`` or ``ended``.
-        time_s: When, in seconds since the epoch.
-        key: The supervisor's key.
-        details: Numbers and names that belong to it; JSON types.
-    """
-
-    name: str
-    time_s: float
-    key: str
-    details: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as one flat JSON object."""
-        return {"event": self.name, "time_s": self.time_s, "key": self.key, **self.details}
 
 
 class Supervisor:
@@ -179,7 +156,7 @@ class Supervisor:
             SnaplibError: The task could not be started or resumed, or a dump failed and the window is over; the
                 task then still runs.
         """
-        with _lock(self.session_name, self.key):
+        with KeyLock(self.session_name, self.key):
             self._check_ready()
             left = Session.last_status(self.session_name)
             if left is not None:
@@ -350,26 +327,3 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
         "stored_bytes": snapshot.stored_bytes,
         "frozen_s": snapshot.timings["frozen_s"],
     }
-
-
-class _lock:  # noqa: N801 - used like a function
-    """Holds the lock that says who looks after a key; the kernel frees it when we die."""
-
-    def __init__(self, name: str, key: str) -> None:
-        self._path = runtime_dir() / f"{name}.lock"
-        self._key = key
-        self._descriptor = -1
-
-    def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise KeyBusy(
-                f"another snaplib looks after {self._key} already",
-                hint="wait for it, or give this run another --key",
-            ) from error
-
-    def __exit__(self, *_exception: object) -> None:
-        os.close(self._descriptor)

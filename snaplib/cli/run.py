@@ -13,10 +13,11 @@ from snaplib.cli.notices import NOTICES, early_notices
 from snaplib.cli.options import add_store
 from snaplib.cli.output import human_bytes, human_seconds, message
 from snaplib.errors import EXIT_SAVED, UsageError
+from snaplib.event import Event
 from snaplib.store import Store
-from snaplib.supervise import ON_RESTORE_FAILURE, Event, Supervisor
+from snaplib.supervise import ON_RESTORE_FAILURE, Supervisor
 
-__all__ = ["configure", "run"]
+__all__ = ["EventLog", "add_supervision", "configure", "obey_signals", "run"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from snaplib.observe import Profile, TraceWriter, Watch
 
-__all__ = ["configure", "run"]
+__all__ = ["as_json", "as_line", "configure", "run"]
 
 #: The ages for which distinct dirty bytes are printed: the notices that clouds give, and shorter.
 _AGES_S = (1, 5, 30, 120)

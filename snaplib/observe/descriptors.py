@@ -11,7 +11,14 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DESCRIPTOR_DTYPE", "DescriptorKind", "DescriptorTable", "OpenDescriptor", "kind_of"]
+__all__ = [
+    "DESCRIPTOR_DTYPE",
+    "DescriptorKind",
+    "DescriptorTable",
+    "OpenDescriptor",
+    "kind_number",
+    "kind_of",
+]
 
 #: One descriptor. ``open_file`` is the same for descriptors that share one open file (dup, fork), and
 #: with it the position; ``path`` is an index into `DescriptorTable.paths`; ``kind`` into

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SOCKET_DTYPE", "OpenSocket", "SocketTable"]
+__all__ = ["SOCKET_DTYPE", "OpenSocket", "SocketTable", "state_name"]
 
 #: One socket descriptor. Queues are -1 where the kernel does not tell them; addresses are as they are on
 #: the wire, IPv4 in the first four bytes.

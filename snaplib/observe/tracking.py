@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["ArmedReport", "PageTracker", "ProcessPages", "ScanReport"]
+__all__ = ["ArmedReport", "Estimated", "PageTracker", "ProcessPages", "ScanReport"]
 
 
 class ProcessPages(Protocol):

@@ -31,7 +31,7 @@ from snaplib.store.local_object import LocalObjectReader, LocalObjectWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["LocalBackend"]
+__all__ = ["LocalBackend", "LocalHold"]
 
 #: The lock file in a folder that is being written.
 _HOLD_NAME = ".writer"

@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from snaplib.checkpoint.preflight.obstacle import Obstacle
     from snaplib.checkpoint.preflight.scene import Member, Scene
 
-__all__ = ["check_ended_leader", "check_locks", "check_message_queues", "check_sessions"]
+__all__ = [
+    "check_ended_leader",
+    "check_locks",
+    "check_message_queues",
+    "check_sessions",
+    "check_strangers",
+    "check_stuck",
+    "check_tracer",
+]
 __all__ += ["check_strangers", "check_stuck", "check_tracer"]
 
 #: clone, vfork and clone3 on x86-64; clone and clone3 elsewhere.

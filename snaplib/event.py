@@ -1,0 +1,31 @@
+"""What a supervisor tells of a task's life."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+__all__ = ["Event"]
+
+
+@attrs.frozen
+class Event:
+    """A change of state.
+
+    Attributes:
+        name: What happened: ``started``, ``not_started``, ``restored``, ``adopted``, ``obstacle``,
+            ``notice``, ``saved``, ``dump_failed``, ``restore_failed`` or ``ended``.
+        time_s: When, in seconds since the epoch.
+        key: The supervisor's key.
+        details: Numbers and names that belong to it; JSON types.
+    """
+
+    name: str
+    time_s: float
+    key: str
+    details: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as one flat JSON object."""
+        return {"event": self.name, "time_s": self.time_s, "key": self.key, **self.details}
