@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from snaplib.checkpoint.preflight import Obstacle, preflight
     from snaplib.event import Event
     from snaplib.host import Host
+    from snaplib.observe import Profile, Trace, Watch
     from snaplib.store import Snapshot, Store
     from snaplib.supervise import Supervisor
     from snaplib.task import Member, Task
@@ -20,10 +21,13 @@ __all__ = [
     "Host",
     "Member",
     "Obstacle",
+    "Profile",
     "Snapshot",
     "Store",
     "Supervisor",
     "Task",
+    "Trace",
+    "Watch",
     "__version__",
     "dump",
     "errors",
@@ -40,10 +44,13 @@ _HOMES = {
     "Host": "snaplib.host",
     "Member": "snaplib.task",
     "Obstacle": "snaplib.checkpoint.preflight",
+    "Profile": "snaplib.observe",
     "Snapshot": "snaplib.store",
     "Store": "snaplib.store",
     "Supervisor": "snaplib.supervise",
     "Task": "snaplib.task",
+    "Trace": "snaplib.observe",
+    "Watch": "snaplib.observe",
     "dump": "snaplib.checkpoint",
     "preflight": "snaplib.checkpoint.preflight",
     "restore": "snaplib.checkpoint",

@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restore, and unless detached look after the task as ``snaplib run`` does."""
-    store = Store.open(args.store)
+    store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)
     if args.detach:
         return _detached(store, snapshot, as_json=args.json)

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is known of a snapshot."""
-    with Store.open(args.store).read(args.snapshot) as reader:
+    with Store.open(args.store, create=False).read(args.snapshot) as reader:
         details = {
             **reader.snapshot.to_dict(),
             "spaces": _spaces(reader.pages),

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the snapshots, newest first."""
-    store = Store.open(args.store)
+    store = Store.open(args.store, create=False)
     errors: list[SnaplibError] = []
     snapshots = store.snapshots(args.key, on_error=errors.append)
     if args.json:

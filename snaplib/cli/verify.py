@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Check and report; 176 if anything is damaged."""
     if args.snapshot and args.all:
         raise UsageError("an ID and --all contradict each other")
-    store = Store.open(args.store)
+    store = Store.open(args.store, create=False)
     results = []
     for snapshot_id in [args.snapshot] if args.snapshot else store.ids():
         with _progress(snapshot_id) as progress:

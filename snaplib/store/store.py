@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
 from typing import TYPE_CHECKING
 
 from snaplib.errors import NoSuchSnapshot, NotAStore, SnapshotDamaged, StoreError, StoreTooNew
@@ -47,12 +48,13 @@ class Store:
         self._clock = clock
 
     @classmethod
-    def open(cls, url: str, *, create: bool = False) -> Store:
+    def open(cls, url: str | os.PathLike[str], *, create: bool = True) -> Store:
         """Open a store.
 
         Args:
             url: A folder: its path or ``file://`` URL.
-            create: Make the folder a store if it is empty or does not exist.
+            create: Make the folder a store if it is empty or does not exist; false where it is only
+                to be read.
 
         Raises:
             UsageError: The address means nothing to us.
@@ -60,7 +62,7 @@ class Store:
             StoreTooNew: A newer snaplib made it.
             StoreReadOnly: It is to be made and cannot be.
         """
-        return cls.over(open_backend(url), create=create)
+        return cls.over(open_backend(os.fspath(url)), create=create)
 
     @classmethod
     def over(

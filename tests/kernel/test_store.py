@@ -86,4 +86,4 @@ def test_read_only(small):
     with pytest.raises(StoreReadOnly):
         Store.open(str(small / "other"), create=True)
     with pytest.raises(NotAStore):
-        Store.open(str(small / "other"))
+        Store.open(str(small / "other"), create=False)

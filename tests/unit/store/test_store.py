@@ -29,7 +29,7 @@ from snaplib.testing.snapshots import SAMPLE_TASK as TASK
 def test_a_missing_store_is_not_made(tmp_path):
     """Only writers make a store; a reader's mistake leaves nothing."""
     with pytest.raises(NotAStore, match="is not a snaplib store"):
-        Store.open(str(tmp_path / "none"))
+        Store.open(str(tmp_path / "none"), create=False)
 
     assert list(tmp_path.iterdir()) == []
 
