@@ -25,12 +25,13 @@ from snaplib.track.records import (
     Unknown,
 )
 from snaplib.track.runs import RunArray, join_runs
+from snaplib.track.standstill import Standstill
 from snaplib.track.states import populated, solid_pages, to_runs
 from snaplib.track.tracker import CannotTrack
 from snaplib.track.untracked import scan_untracked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from snaplib.track.areas import Area
@@ -67,20 +68,19 @@ class SoftDirty:
             raise CannotTrack("this kernel has no soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)")
         self.reasons = tuple(reasons)
         self._task = task
-        self._freeze_deadline_s = freeze_deadline_s
+        self._standstill = Standstill(task, freeze_deadline_s)
         #: Processes whose pages were unmarked: pid -> start_ticks.
         self._armed: dict[int, int] = {}
         self._since_s = 0.0
-        self._frozen_s = 0.0
 
     def arm(self) -> ArmReport:
         """Begin: from now on, writes are seen. See `Tracker.arm`."""
         began_s = time.monotonic()
-        self._frozen_s = 0.0
+        self._standstill.reset()
         self._armed.clear()
         failed = []
         pages = mappings = 0
-        with self._frozen():
+        with self._standstill.stop():
             self._since_s = time.monotonic()
             for member in self._task.members():
                 try:
@@ -95,7 +95,7 @@ class SoftDirty:
         return ArmReport(
             time_s=self._since_s,
             duration_s=time.monotonic() - began_s,
-            frozen_s=self._frozen_s,
+            frozen_s=self._standstill.stood_s,
             basis=self.basis,
             armed_pages=pages,
             mappings=mappings,
@@ -110,9 +110,9 @@ class SoftDirty:
     ) -> DirtyScan:
         """Return what changed. See `Tracker.scan`."""
         began_s = time.monotonic()
-        self._frozen_s = 0.0
+        self._standstill.reset()
         stop = (rearm or still) and not frozen_by_caller
-        with self._frozen() if stop else contextlib.nullcontext():
+        with self._standstill.stop() if stop else contextlib.nullcontext():
             found = [self._scan_one(member.pid, rearm) for member in self._task.members()]
         processes = tuple(sorted(filter(None, found), key=lambda process: process.pid))
         arrays = [one for process in processes for one in (process.runs, process.untracked)]
@@ -123,7 +123,7 @@ class SoftDirty:
             time_s=began_s,
             since_s=since_s,
             duration_s=time.monotonic() - began_s,
-            frozen_s=self._frozen_s,
+            frozen_s=self._standstill.stood_s,
             still=stop or frozen_by_caller,
             basis=self.basis,
             processes=processes,
@@ -144,15 +144,6 @@ class SoftDirty:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    @contextlib.contextmanager
-    def _frozen(self) -> Iterator[None]:
-        with self._task.frozen(self._freeze_deadline_s):
-            began_s = time.monotonic()
-            try:
-                yield
-            finally:
-                self._frozen_s += time.monotonic() - began_s
 
     def _scan_one(self, pid: int, rearm: bool) -> ProcessScan | None:
         procfs = self._task.procfs

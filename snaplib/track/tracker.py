@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snaplib.kernel import ProcFs
     from snaplib.track.records import ArmReport, Basis, DirtyScan
 
-__all__ = ["CannotTrack", "Process", "TrackableTask", "Tracker"]
+__all__ = ["CannotTrack", "Process", "Stopped", "TrackableTask", "Tracker"]
 
 
 class CannotTrack(CannotDump):
@@ -29,6 +29,15 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """Its pid as this process sees it."""
+        ...
+
+
+class Stopped(Protocol):
+    """What a tracker needs to know of a standstill."""
+
+    @property
+    def deadline(self) -> float:
+        """When the task runs again at the latest, on CLOCK_MONOTONIC."""
         ...
 
 
@@ -53,7 +62,7 @@ class TrackableTask(Protocol):
         """
         ...
 
-    def frozen(self, deadline_s: float) -> AbstractContextManager[object]:
+    def frozen(self, deadline_s: float) -> AbstractContextManager[Stopped]:
         """Stop all threads of the task for the length of a ``with`` block.
 
         Raises:

@@ -17,7 +17,6 @@ has split are asked back when it is closed.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -26,12 +25,13 @@ from snaplib.track.records import ArmReport, Basis, DirtyScan, Estimate, Process
 from snaplib.track.roster import Roster
 from snaplib.track.runs import empty_runs, join_runs
 from snaplib.track.sampling import SampleCount
+from snaplib.track.standstill import Standstill
 from snaplib.track.states import solid_pages
 from snaplib.track.tracker import CannotTrack
 from snaplib.track.untracked import scan_untracked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from fractions import Fraction
     from types import TracebackType
 
@@ -67,12 +67,11 @@ class WriteProtect:
         self.basis = Basis.WRITE_PROTECT if sample in (None, 1) else Basis.SAMPLED
         self.reasons = tuple(reasons)
         self._task = task
-        self._freeze_deadline_s = freeze_deadline_s
+        self._standstill = Standstill(task, freeze_deadline_s)
         self._roster = Roster(task.procfs, None if sample == 1 else sample)
         #: Processes whose last scan was not heard to its end: what it re-armed is forgotten.
         self._distrusted: frozenset[int] = frozenset()
         self._since_s = 0.0
-        self._frozen_s = 0.0
         try:
             self._roster.arm(self._members(), new_ones=True)
             self._check_root()
@@ -87,8 +86,8 @@ class WriteProtect:
         self._roster.keep(pids)
         self._roster.arm(pids, new_ones=True)
         looks = {pid: Look() for pid in self._roster.armed}
-        self._frozen_s = 0.0
-        with self._frozen():
+        self._standstill.reset()
+        with self._standstill.stop():
             self._settle(looks, anew=True)
         self._since_s = time.monotonic()
         pages = mappings = refused_bytes = 0
@@ -103,12 +102,12 @@ class WriteProtect:
                     refused_bytes += refused
         if not self._roster.armed:
             raise CannotTrack(f"no process of task {self._task.pid} could be armed")
-        still = self._pause()
+        still = self._standstill.pause()
         self._distrusted = frozenset()
         return ArmReport(
             time_s=self._since_s,
             duration_s=time.monotonic() - began_s,
-            frozen_s=self._frozen_s,
+            frozen_s=self._standstill.stood_s,
             basis=self.basis,
             armed_pages=pages,
             mappings=mappings,
@@ -123,7 +122,7 @@ class WriteProtect:
     ) -> DirtyScan:
         """Return what changed. See `Tracker.scan`."""
         began_s = time.monotonic()
-        self._frozen_s = 0.0
+        self._standstill.reset()
         pids = self._members()
         self._roster.keep(pids)
         doubtful = self._distrusted
@@ -140,7 +139,7 @@ class WriteProtect:
         if rearm and any(look.missing for look in looks.values()):
             self._register(looks, stands=frozen_by_caller)
         processes = self._finish(looks, doubtful, rearm=rearm)
-        stood_still = frozen_by_caller or (still and self._pause())
+        stood_still = frozen_by_caller or (still and self._standstill.pause())
         self._add_unarmed(processes)
         since_s = self._since_s
         if rearm:
@@ -150,7 +149,7 @@ class WriteProtect:
             time_s=began_s,
             since_s=since_s,
             duration_s=time.monotonic() - began_s,
-            frozen_s=self._frozen_s,
+            frozen_s=self._standstill.stood_s,
             still=stood_still,
             basis=self.basis,
             processes=tuple(processes[pid] for pid in sorted(processes)),
@@ -190,28 +189,6 @@ class WriteProtect:
                 hint="end the other one first: a task can have one write-protect tracker",
             )
 
-    @contextlib.contextmanager
-    def _frozen(self) -> Iterator[None]:
-        with self._task.frozen(self._freeze_deadline_s):
-            began_s = time.monotonic()
-            try:
-                yield
-            finally:
-                self._frozen_s += time.monotonic() - began_s
-
-    def _pause(self) -> bool:
-        """Stop the task for a moment; return whether that worked.
-
-        A thread that reads from a disk straight into memory cannot be stopped before the disk is
-        done with it. Such a read may fill pages that were armed after it began, unseen; when all
-        threads have stood still, no such read is under way any more.
-        """
-        try:
-            with self._frozen():
-                return True
-        except TimeoutError:
-            return False
-
     def _look(self, pids: Iterable[int], *, rearm: bool) -> dict[int, Look]:
         looks = {}
         for pid in pids:
@@ -226,7 +203,7 @@ class WriteProtect:
             self._settle(looks)
             return
         try:
-            with self._frozen():
+            with self._standstill.stop():
                 self._settle(looks)
         except TimeoutError:
             # What was not registered counts as dirty, and the next scan tries again.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from snaplib.kernel.pagemap import Pagemap
+from snaplib.task import Frozen
 from snaplib.testing.procfs import FakeProc
 from snaplib.track import CannotTrack, SoftDirty, Unknown
 from snaplib.track.runs import PAGE_BYTES
@@ -39,9 +41,9 @@ class FakeTask:
         return (self,)
 
     @contextlib.contextmanager
-    def frozen(self, deadline_s):  # noqa: ARG002 - the interface
+    def frozen(self, deadline_s):
         self.freezes += 1
-        yield
+        yield Frozen("stop", time.monotonic() + deadline_s)
 
     def show(self, pages: dict[int, int]) -> None:
         self.pages[:] = 0
