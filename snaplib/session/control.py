@@ -74,11 +74,11 @@ class Control:
         """
         message = json.dumps({"do": request, "fds": len(fds), **arguments}).encode() + b"\n"
         with self._lock:
-            self._channel.settimeout(timeout_s)
             try:
+                self._channel.settimeout(timeout_s)
                 sent = socket.send_fds(self._channel, [message], list(fds))
                 self._channel.sendall(message[sent:])
-            except ConnectionError as error:
+            except OSError as error:
                 raise TaskEnded("the session has ended") from error
             return self.receive()
 
@@ -88,6 +88,8 @@ class Control:
             try:
                 data, fds, _, _ = socket.recv_fds(self._channel, _READ_BYTES, _FDS_MAX)
             except TimeoutError as error:
+                # The answer may still come, and must not be taken for that to another request.
+                self._channel.close()
                 raise SnaplibError("the session's init does not answer") from error
             except ConnectionError:
                 data, fds = b"", []

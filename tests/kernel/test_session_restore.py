@@ -10,7 +10,6 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -374,4 +373,22 @@ def test_pids_of_the_snapshot_are_left_free(tmp_path):
         session.wait(_DEADLINE_S)
 
 
-Eventually = Callable[[Callable[[], bool], str], None]
+def test_a_terminal_task_goes_on_without_one(tmp_path, eventually):
+    screen = Screen()
+    session = Session.start([sys.executable, "-c", _TALKER], interactive=True, **screen.streams)
+    with session.raw_terminal():
+        screen.expect(b"ready\r\n")
+        saved = save(session, tmp_path / "images")
+    screen.close()
+    (input_reading, input_writing), (reading, writing) = os.pipe(), os.pipe()
+    session = load(saved, stdin=input_reading, stdout=writing, interactive=True)
+    for fd in (input_reading, writing):
+        os.close(fd)
+    with session.raw_terminal():
+        os.write(input_writing, b"two\n")
+        with os.fdopen(reading, "rb") as lines:
+            assert lines.readline() == b"heard two 23 71 True True\r\n"
+            session.terminate()
+            session.wait(_DEADLINE_S)
+    session.cleanup()
+    os.close(input_writing)

@@ -21,6 +21,9 @@ __all__ = ["End", "kind_of", "open_end"]
 #: terminal.
 _PTMX = os.makedev(5, 2)
 
+#: As much as an unprivileged process may ask for (proc_sys_fs(5), pipe-max-size).
+_PIPE_BYTES = 1 << 20
+
 #: What a write means when nobody will ever read it again.
 GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EIO, errno.ENXIO, errno.ENOTCONN})
 
@@ -54,6 +57,7 @@ class End:
         self.fd = fd
         self.kind = kind
         self.appends = False
+        self._poll: select.poll | None = None
         self._socket: socket.socket | None = None
         if kind == "socket":
             self._socket = socket.socket(fileno=fd)
@@ -87,11 +91,19 @@ class End:
         except BlockingIOError:
             return 0
 
-    def ready(self, events: int) -> bool:
-        """Whether the descriptor is ready for any of the poll(2) `events` now."""
-        poll = select.poll()
-        poll.register(self.fd, events)
-        return bool(poll.poll(0))
+    def has_input(self) -> bool:
+        """Whether a read would not wait now, also because the stream has ended."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.fd, select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def enlarge(self) -> None:
+        """Let a pipe hold more, so that fast writers wake us less often."""
+        # Refused beyond fs.pipe-user-pages-soft, which does not matter.
+        with contextlib.suppress(OSError):
+            if fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
+                fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def close(self) -> None:
         """Close the descriptor; once only."""
@@ -124,5 +136,7 @@ def open_end(fd: int, *, writing: bool) -> End | None:
         with contextlib.suppress(OSError):
             own = os.open(f"/proc/self/fd/{fd}", flags)
     end = End(own if own >= 0 else os.dup(fd), kind)
+    if kind == "pipe":
+        end.enlarge()
     end.appends = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
     return end

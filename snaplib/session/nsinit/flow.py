@@ -51,7 +51,7 @@ class Flow:
         self.keeps_sink = keeps_sink
         self.pending = pending
         self.delivered_bytes = 0
-        #: Why the sink was given up, if it was not simply closed.
+        #: Why the flow was given up, if its ends were not simply closed.
         self.failure = ""
         self._waits_for_sink = False
         self._splices = False
@@ -84,14 +84,23 @@ class Flow:
             wanted.append((self.source.fd, select.POLLIN))
         return wanted
 
+    def wake(self, fd: int, events: int) -> None:
+        """Do what poll(2) says can be done.
+
+        Args:
+            fd: The descriptor that is ready.
+            events: What it is ready for.
+        """
+        if self.sink is not None and fd == self.sink.fd and events & _HANGUP:
+            self._lose_sink(None)
+        self.pump()
+
     def pump(self) -> bool:
         """Move what can be moved now.
 
         Returns:
             Whether there may be more to move at once.
         """
-        if self.sink is not None and not self.pending and self.sink.kind in ("pipe", "terminal"):
-            self._notice_hangup(self.sink)
         return all(self._step() for _ in range(_ROUNDS))
 
     @property
@@ -144,7 +153,11 @@ class Flow:
             return False
         if self._splices:
             return self._splice()
-        data = self.source.read(_CHUNK_BYTES)
+        try:
+            data = self.source.read(_CHUNK_BYTES)
+        except OSError as error:
+            self.failure = str(error)
+            data = b""
         if data is None:
             return False
         if not data:
@@ -175,7 +188,7 @@ class Flow:
         except BlockingIOError:
             # Either end may be the reason.  Only the source can be asked: nobody else takes from it,
             # while the sink may have got room since.
-            self._waits_for_sink = self.source.ready(select.POLLIN)
+            self._waits_for_sink = self.source.has_input()
             return False
         except OSError as error:
             self._lose_sink(error)
@@ -185,10 +198,6 @@ class Flow:
             return False
         self.delivered_bytes += moved
         return True
-
-    def _notice_hangup(self, sink: End) -> None:
-        if sink.ready(_HANGUP):
-            self._lose_sink(None)
 
     def _lose_sink(self, error: OSError | None) -> None:
         """Nobody reads the sink any more, or it cannot take anything (a full disk)."""

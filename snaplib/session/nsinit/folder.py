@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ SOCKET = "control.sock"
 LOG = "init.log"
 
 _LOG_MAX_BYTES = 1 << 20
+_STATUS_BYTES = 512
 _BACKLOG = 16
 
 
@@ -67,6 +66,8 @@ class Folder:
             FileExistsError: There is one of that name.
         """
         self._write(RECORD, record)
+        # The end must be told even when the disk is full by then: its room is taken now.
+        (self._path / f"{STATUS}.new").write_bytes(b" " * _STATUS_BYTES)
         try:
             self._path.rename(self._final)
         except OSError as error:
@@ -75,21 +76,26 @@ class Folder:
 
     def end(self, status: dict[str, Any]) -> None:
         """Write how the session ended."""
-        self._write(STATUS, status)
+        draft = self._path / f"{STATUS}.new"
+        # Someone may have removed the folder; then nobody wants to know.
+        with contextlib.suppress(OSError):
+            with draft.open("r+b") as file:
+                file.write(json.dumps(status).encode().ljust(_STATUS_BYTES))
+            draft.rename(self._path / STATUS)
 
     def remove(self) -> None:
         """Remove the folder: nothing ran."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in self._path.iterdir():
+                path.unlink()
+            self._path.rmdir()
 
     def log(self, message: str) -> None:
-        """Append to the init's log what nobody is there to be told; with the traceback, if there is one."""
-        text = message + "\n"
-        if "NoneType: None" not in (trace := traceback.format_exc()):
-            text += trace
+        """Append to the init's log what nobody is there to be told."""
         # A full disk, or a folder that someone removed, must not end the task.
         with contextlib.suppress(OSError), (self._path / LOG).open("a") as log:
             if log.tell() < _LOG_MAX_BYTES:
-                log.write(text)
+                log.write(message + "\n")
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         draft = self._path / f"{name}.new"

@@ -32,6 +32,8 @@ _FORWARDED = (
     signal.SIGWINCH,
     signal.SIGALRM,
 )
+#: Keeps a fault that comes again and again from taking a whole CPU.
+_AFTER_FAULT_S = 0.1
 _RECORD_FIELDS = ("name", "key", "host_pid", "host_start_ticks", "command", "cwd", "created_at")
 
 
@@ -61,6 +63,9 @@ class Init:
         self.deadline: float | None = None
         self._children_left = True
         self._wake_fd = self._catch_signals()
+        self._poll = select.poll()
+        #: What is registered: most turns ask for the same as the one before.
+        self._polled: dict[int, int] = {}
 
     def run(self) -> None:
         """Serve until the root ends."""
@@ -74,8 +79,14 @@ class Init:
             self._abandon({"failed": "init", "errno": error.errno or 0, "error": str(error)})
             return
         self.server.add(self.owner)
-        while not self._finished():
-            self._turn()
+        while True:
+            try:
+                if self._finished():
+                    return
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - our end would be the task's
+                self.folder.log(f"{type(error).__name__}: {error}")
+                time.sleep(_AFTER_FAULT_S)
 
     # -- the root
 
@@ -181,17 +192,21 @@ class Init:
 
     def _turn(self) -> None:
         """Wait for something, and do it."""
-        poll = select.poll()
         flows: dict[int, Flow] = {}
+        wanted = dict([(self._wake_fd, select.POLLIN), *self.server.interests()])
         for flow in self.requests.flows():
             for fd, events in flow.interests():
                 flows[fd] = flow
-                poll.register(fd, events)
-        for fd, events in [(self._wake_fd, select.POLLIN), *self.server.interests()]:
-            poll.register(fd, events)
-        for fd, _ in poll.poll(self._timeout_ms()):
+                wanted[fd] = events
+        for fd in self._polled.keys() - wanted.keys():
+            self._poll.unregister(fd)
+        for fd, events in wanted.items():
+            if self._polled.get(fd) != events:
+                self._poll.register(fd, events)
+        self._polled = wanted
+        for fd, events in self._poll.poll(self._timeout_ms()):
             if fd in flows:
-                flows[fd].pump()
+                flows[fd].wake(fd, events)
             elif fd == self._wake_fd:
                 self._take_signals()
             else:

@@ -11,13 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from snaplib.kernel.isolation import (
-    CLONE_NEWNS,
-    CLONE_NEWPID,
-    make_mounts_slave,
-    mount_proc,
-    unshare,
-)
+from snaplib.kernel.isolation import make_mounts_slave, mount_proc
+from snaplib.kernel.syscalls import CLONE_NEWNS, CLONE_NEWPID, unshare
 
 __all__ = ["launch"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from typing import Any
@@ -13,10 +12,6 @@ from snaplib.session.nsinit.flow import Flow
 from snaplib.session.nsinit.terminal import Terminal
 
 __all__ = ["Stream"]
-
-#: As much as an unprivileged process may ask for (proc_sys_fs(5), pipe-max-size): fewer switches
-#: for fast writers.
-_OUTPUT_PIPE_BYTES = 1 << 20
 
 
 class Stream:
@@ -60,13 +55,12 @@ class Stream:
         stream.key = f"pipe:[{os.fstat(ours).st_ino}]"
         # Names the pipe without counting as one of its readers or writers.
         stream._inner = os.open(f"/proc/self/fd/{ours}", os.O_PATH | os.O_CLOEXEC)
-        far = open_end(outer_fd, writing=not inbound)
+        near, far = End(ours, "pipe"), open_end(outer_fd, writing=not inbound)
+        near.enlarge()
         if inbound:
-            stream.input = Flow(far, End(ours, "pipe"), pending=pending)
+            stream.input = Flow(far, near, pending=pending)
         else:
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _OUTPUT_PIPE_BYTES)
-            stream.output = Flow(End(ours, "pipe"), far, pending=pending)
+            stream.output = Flow(near, far, pending=pending)
         return stream
 
     @classmethod

@@ -139,9 +139,7 @@ class Streams:
             flow
             for stream in self.streams
             for flow in stream.flows
-            if stream.kind != "terminal"
-            or self.foreground
-            or (flow is stream.output and not self.awaits_raw)
+            if self.foreground or not self._waits_for_terminal(stream, flow)
         ]
 
     def outputs(self) -> list[Flow]:
@@ -214,6 +212,14 @@ class Streams:
         for stream in self.streams:
             for flow in stream.flows:
                 flow.close()
+
+    def _waits_for_terminal(self, stream: Stream, flow: Flow) -> bool:
+        """Whether a flow stands still because the caller's terminal is not raw."""
+        if stream.kind != "terminal":
+            return False
+        if flow is stream.input:
+            return flow.source is not None and flow.source.kind == "terminal"
+        return self.awaits_raw and flow.sink is not None and flow.sink.kind == "terminal"
 
     def _join(self, fd: int, outer: Sequence[int]) -> bool:
         """Let stderr share stdout's stream if both lead to the same place: only so their order is kept."""
