@@ -45,7 +45,7 @@ def wire_text(text: str) -> str:
 
 def spawn(
     spec: Mapping[str, Any], outer: Outer, data: Mapping[str, Mapping[int, bytes]] | None = None
-) -> tuple[Control, dict[str, Any]]:
+) -> tuple[Control, int]:
     """Start an init.
 
     Args:
@@ -54,7 +54,7 @@ def spawn(
         data: Backlogs to hand over, by direction and stream.
 
     Returns:
-        The connection to it, which makes the caller the session's owner, and its first description.
+        The connection to it, which makes the caller the session's owner, and a pidfd of it.
 
     Raises:
         CommandNotFound: The program vanished, or its interpreter is missing.
@@ -100,7 +100,7 @@ def spawn(
             os.close(fd)
     control = Control(ours)
     try:
-        report, _ = control.receive()
+        report, fds = control.receive()
     except TaskEnded:
         control.close()
         # Python itself failed: it says why on stderr, of which only the launcher has a copy by now.
@@ -115,7 +115,7 @@ def spawn(
     if "failed" in report:
         control.close()
         raise _failure(report, spec)
-    return control, report
+    return control, fds[0]
 
 
 def _failure(report: Mapping[str, Any], spec: Mapping[str, Any]) -> SnaplibError:

@@ -6,15 +6,16 @@ import contextlib
 import fcntl
 import os
 import subprocess
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from snaplib.errors import RestoreFailed, UsageError
 from snaplib.session.nsinit.ends import kind_of
 from snaplib.session.nsinit.outer import identity
-from snaplib.session.record import StreamRecord
+from snaplib.session.record import OuterRecord, StreamRecord, StreamsRecord
 
-__all__ = ["Outer", "Target", "place_output"]
+__all__ = ["Outer", "Target", "check_output", "place_output", "place_outputs"]
 
 #: None inherits, a path is opened, subprocess.DEVNULL and (for stderr) subprocess.STDOUT mean what
 #: they mean there.
@@ -103,6 +104,21 @@ class Outer:
             raise UsageError(f"{path} cannot be opened as {what}: {error.strerror}") from error
 
 
+def check_output(record: StreamRecord, fd: int) -> None:
+    """Check that what a running task wrote to a file is still there.
+
+    Args:
+        record: The stream as it is now.
+        fd: The outer descriptor it is to be connected to.
+
+    Raises:
+        RestoreFailed: The file is the same, and was emptied.
+    """
+    now, was = identity(fd), record.outer
+    if _goes_on_in(was, now) and os.fstat(fd).st_size < was.start_bytes + was.delivered_bytes:
+        raise _emptied(was, str(now["path"]))
+
+
 def place_output(record: StreamRecord, fd: int, *, captured: bool) -> tuple[dict[str, int], bool]:
     """Decide where a stream's output goes on, and set the file's position.
 
@@ -117,18 +133,9 @@ def place_output(record: StreamRecord, fd: int, *, captured: bool) -> tuple[dict
     Raises:
         RestoreFailed: The earlier output is gone from the file and was not kept.
     """
-    now = identity(fd)
+    now, was = identity(fd), record.outer
     fresh = {"start_bytes": now.get("start_bytes", 0), "delivered_bytes": 0}
-    was = record.outer
-    if (
-        was.kind != "file"
-        or now["kind"] != "file"
-        or was.appends
-        or now["appends"]
-        or was.delivered_bytes == 0
-    ):
-        return fresh, False
-    if was.path != now["path"] and (was.device, was.inode) != (now["device"], now["inode"]):
+    if not _goes_on_in(was, now):
         return fresh, False
     end_bytes = was.start_bytes + was.delivered_bytes
     if os.fstat(fd).st_size >= end_bytes:
@@ -137,9 +144,56 @@ def place_output(record: StreamRecord, fd: int, *, captured: bool) -> tuple[dict
         os.lseek(fd, end_bytes, os.SEEK_SET)
         return {"start_bytes": was.start_bytes, "delivered_bytes": was.delivered_bytes}, False
     if not captured:
-        raise RestoreFailed(
-            f"{now['path']} was emptied, and the {was.delivered_bytes} bytes that the task wrote to it"
-            " before the dump are not in the snapshot",
-            hint="redirect with `>>` instead of `>`, or write to another file and join them",
-        )
+        raise _emptied(was, str(now["path"]))
     return {**fresh, "delivered_bytes": was.delivered_bytes}, True
+
+
+def _goes_on_in(was: OuterRecord, now: Mapping[str, Any]) -> bool:
+    """Whether a file that was written to is the one that is written to now, from a position."""
+    return (
+        was.kind == now["kind"] == "file"
+        and not was.appends
+        and not now["appends"]
+        and was.delivered_bytes > 0
+        and (was.path == now["path"] or (was.device, was.inode) == (now["device"], now["inode"]))
+    )
+
+
+def _emptied(was: OuterRecord, path: str) -> RestoreFailed:
+    return RestoreFailed(
+        f"{path} was emptied, and the {was.delivered_bytes} bytes that the task wrote to it before"
+        " are not kept anywhere else",
+        hint="redirect with `>>` instead of `>`, or write to another file and join them",
+    )
+
+
+def place_outputs(
+    record: StreamsRecord, outer: Outer, captured: Collection[int]
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """Connect recorded streams to new outer ends.
+
+    Args:
+        record: The streams as the snapshot has them.
+        outer: What they are connected to now.
+        captured: The streams whose earlier output can be written again.
+
+    Returns:
+        What the init is told of each stream, and the streams whose earlier output must be written
+        first.
+
+    Raises:
+        RestoreFailed: Earlier output is gone from its file and was not kept.
+    """
+    told: list[dict[str, Any]] = []
+    rewrites: list[int] = []
+    for stream in record.streams:
+        content = stream.to_json()
+        if stream.kind == "pipe" and stream.direction == "out":
+            first = stream.fds[0]
+            fd = outer.fds[first]
+            counts, rewrite = place_output(stream, fd, captured=first in captured)
+            content["outer"] = identity(fd) | counts
+            if rewrite:
+                rewrites.append(first)
+        told.append(content)
+    return told, rewrites

@@ -18,6 +18,7 @@ from snaplib.session.nsinit.folder import RECORD, STATUS
 from snaplib.session.record import ExitStatus, StreamRecord, StreamsRecord
 
 __all__ = [
+    "KILLED",
     "SessionRecord",
     "folder_of",
     "names",
@@ -27,6 +28,9 @@ __all__ = [
     "sessions_dir",
     "sweep",
 ]
+
+#: How a session ended whose init was itself killed: nobody wrote about it.
+KILLED = 9
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}")
 

@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
-from snaplib.errors import KeyBusy, SnaplibError, TaskEnded, UsageError
+from snaplib.errors import KeyBusy, TaskEnded, UsageError
 from snaplib.session import registry
 from snaplib.session.command import locate
 from snaplib.session.control import Control
+from snaplib.session.handle import SessionHandle, streams_of
 from snaplib.session.launch import spawn, unique_name, wire_text
-from snaplib.session.outer import Outer, Target, place_output
-from snaplib.session.record import Backlog, ExitStatus, StreamRecord, StreamsRecord
-from snaplib.session.terminal import RawTerminal
+from snaplib.session.outer import Outer, Target, check_output, place_outputs
+from snaplib.session.pids import free_pids
+from snaplib.session.record import Backlog, ExitStatus, StreamsRecord
 
 __all__ = ["Session"]
 
-#: CRIU and what it starts need pids of their own in the namespace they restore in.
-_HELPER_PIDS = 64
-_FIRST_FREE_PID = 2
-_KILLED = 9
 _COPY_BYTES = 1 << 20
 
 
-class Session:
+class Session(SessionHandle):
     """A session that runs, or has just ended.
 
-    Made by `start`, `start_for_restore` and `find`.
+    Made by `start`, `start_for_restore`, `find` and `of_root`.
     """
 
-    def __init__(self, record: registry.SessionRecord, folder: Path, control: Control) -> None:
-        self._record = record
-        self._control = control
-        self.folder = folder
-        self._root_pid = record.root_pid
-        self._terminal = -1
-        self._rewrites: list[tuple[int, IO[bytes] | bytes]] = []
-        #: By stream, CRIU's name of the task's end in the snapshot; the new ends have new names.
-        self._snapshot_keys: Mapping[int, str] = {}
-        try:
-            self.pidfd = os.pidfd_open(record.host_pid)
-        except ProcessLookupError:
-            self.pidfd = -1
+    #: By stream, CRIU's name of the task's end in the snapshot; the new ends have new names.
+    _snapshot_keys: Mapping[int, str] = {}
+    #: Where earlier output is to be written again, and what.
+    _rewrites: Sequence[tuple[int, IO[bytes] | bytes]] = ()
 
     # -- making one
 
@@ -159,7 +145,7 @@ class Session:
         captured = captured or {}
         outer = Outer(stdin, stdout, stderr, append=True)
         with contextlib.closing(outer):
-            streams, rewrites = _place(record, outer, captured)
+            streams, rewrites = place_outputs(record, outer, captured)
             spec = {
                 "mode": "restore",
                 "name": name or unique_name(command),
@@ -167,30 +153,36 @@ class Session:
                 "command": [*command],
                 "cwd": str(cwd),
                 "streams": streams,
-                "first_pid": _free_pids(reserve),
+                "first_pid": free_pids(reserve),
                 "interactive": interactive,
                 "last_pid": max(reserve, default=0),
             }
             data = {"inputs": backlog.inputs, "outputs": backlog.outputs}
             keys = {stream.fds[0]: str(stream.key) for stream in record.streams}
-            return cls._spawn(spec, outer, data, rewrites, keys)
+            again = [(fd, captured[fd]) for fd in rewrites]
+            return cls._spawn(spec, outer, data, again, keys)
 
     @classmethod
     def find(cls, name: str) -> Session | None:
         """Return the session of that name that runs, whoever started it; None when there is none.
 
-        What of it is left when it has ended is for `last_status` and `cleanup_ended`.
+        What of it is left when it has ended is for `last_status` and `forget`.
         """
         folder = registry.folder_of(name)
         record = registry.read_record(folder)
         if record is None or not record.alive:
             return None
         try:
+            pidfd = os.pidfd_open(record.host_pid)
+        except ProcessLookupError:
+            return None
+        try:
             control = Control.connect(folder)
             description, _ = control.ask("status")
         except TaskEnded:
+            os.close(pidfd)
             return None
-        session = cls(record, folder, control)
+        session = cls(record, folder, control, pidfd)
         session._root_pid = description["root_pid"]
         return session
 
@@ -201,7 +193,7 @@ class Session:
         record = registry.read_record(folder)
         if record is None or record.alive:
             return None
-        return registry.read_status(folder) or ExitStatus(signal=_KILLED)
+        return registry.read_status(folder) or ExitStatus(signal=registry.KILLED)
 
     @classmethod
     def of_root(cls, pid: int) -> Session | None:
@@ -246,79 +238,17 @@ class Session:
             )
         registry.remove(folder)
         registry.sweep()
-        control, _ = spawn(spec | {"folder": str(folder.parent)}, outer, data)
+        control, pidfd = spawn(spec | {"folder": str(folder.parent)}, outer, data)
         record = registry.read_record(folder)
         if record is None:
+            control.close()
+            os.close(pidfd)
             raise TaskEnded(f"the session {spec['name']} has ended and was removed")
-        session = cls(record, folder, control)
+        session = cls(record, folder, control, pidfd)
         session._keep_terminal(outer)
         session._snapshot_keys = snapshot_keys or {}
-        session._rewrites = [(os.dup(outer.fds[stream]), source) for stream, source in rewrites]
+        session._rewrites = [(os.dup(outer.fds[fd]), source) for fd, source in rewrites]
         return session
-
-    # -- what it is
-
-    @property
-    def name(self) -> str:
-        """The session's name."""
-        return self._record.name
-
-    @property
-    def key(self) -> str | None:
-        """What the task's snapshots are looked up by."""
-        return self._record.key
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What was run."""
-        return self._record.command
-
-    @property
-    def cwd(self) -> str:
-        """Where it was run."""
-        return self._record.cwd
-
-    @property
-    def host_pid(self) -> int:
-        """The init's pid, as seen here."""
-        return self._record.host_pid
-
-    @property
-    def root_pid(self) -> int:
-        """The pid of the task's root in the session's namespace; 0 before a restore is finished."""
-        return self._root_pid
-
-    @property
-    def root_host_pid(self) -> int:
-        """The pid of the task's root, as seen here.
-
-        Raises:
-            TaskEnded: There is no such process any more.
-        """
-        # proc_pid_children(5) needs CONFIG_PROC_CHILDREN, as CRIU does.
-        children = Path(f"/proc/{self.host_pid}/task/{self.host_pid}/children")
-        with contextlib.suppress(OSError):
-            for pid in map(int, children.read_text().split()):
-                if _pid_inside(pid) == self._root_pid:
-                    return pid
-        raise TaskEnded(f"the task of session {self.name} has ended")
-
-    @property
-    def alive(self) -> bool:
-        """Whether the session's init runs."""
-        return self._record.alive
-
-    def enter_prefix(self) -> list[str]:
-        """Return what to put before a command to run it in the session's PID and mount namespaces."""
-        return ["nsenter", "-t", str(self.host_pid), "-p", "-m", "--"]
-
-    def streams(self) -> StreamsRecord:
-        """Return the streams as they are now."""
-        return _streams_of(self._control.ask("status")[0])
-
-    def status(self) -> dict[str, Any]:
-        """Return what the init tells about itself."""
-        return self._control.ask("status")[0]
 
     # -- a dump
 
@@ -361,7 +291,7 @@ class Session:
             inputs={int(fd): contents[index] for fd, index in answer["inputs"].items()},
             outputs={int(fd): contents[index] for fd, index in answer["outputs"].items()},
         )
-        return backlog, _streams_of(answer)
+        return backlog, streams_of(answer)
 
     def release(self) -> None:
         """Tell that no dump is being made any more: the task, already thawed, goes on, nothing lost or doubled."""
@@ -400,11 +330,9 @@ class Session:
         for fd, source in self._rewrites:
             _copy(source, fd)
             os.close(fd)
-        self._rewrites = []
+        self._rewrites = ()
         self._control.ask("adopt_root", root_pid=root_pid)
         self._root_pid = root_pid
-
-    # -- looking after it
 
     def take_over(
         self, *, stdin: Target = None, stdout: Target = None, stderr: Target = None
@@ -416,143 +344,18 @@ class Session:
         """
         outer = Outer(stdin, stdout, stderr, append=True)
         with contextlib.closing(outer):
-            known = {}
             for stream in self.streams().streams:
                 if stream.kind == "pipe" and stream.direction == "out":
-                    known[stream.fds[0]], _ = place_output(
-                        stream, outer.fds[stream.fds[0]], captured=False
-                    )
-            self._control.ask("streams", fds=outer.fds, known=known)
+                    check_output(stream, outer.fds[stream.fds[0]])
+            self._control.ask("streams", fds=outer.fds)
             self._keep_terminal(outer)
-
-    def raw_terminal(self) -> RawTerminal:
-        """Return what makes our terminal raw while the task has one of its own, for a `with` block.
-
-        Only inside it are keys taken from the terminal.
-        """
-        return RawTerminal(self._control, self._terminal)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the root's process group, through the init."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.host_pid, number)
-
-    def terminate(self) -> None:
-        """Kill everything in the session."""
-        with contextlib.suppress(TaskEnded):
-            self._control.ask("terminate")
-
-    def wait(self, timeout_s: float | None = None) -> ExitStatus:
-        """Wait for the end of the session.
-
-        Works for whoever found the session too.
-
-        Raises:
-            TimeoutError: It has not ended yet.
-        """
-        if self.pidfd >= 0 and self._record.alive:
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            if not poll.poll(None if timeout_s is None else round(timeout_s * 1000)):
-                raise TimeoutError(f"session {self.name} has not ended after {timeout_s} s")
-        return registry.read_status(self.folder) or ExitStatus(signal=_KILLED)
-
-    def cleanup(self) -> None:
-        """Remove the folder of a session that has ended, and close what we have of it."""
-        if not self.alive:
-            registry.remove(self.folder)
-        self.close()
-
-    def discard(self, timeout_s: float = 10.0) -> None:
-        """Kill everything in the session, wait for its end and remove what is left of it.
-
-        Args:
-            timeout_s: How long to wait.
-        """
-        self.terminate()
-        with contextlib.suppress(TimeoutError):
-            self.wait(timeout_s)
-        self.cleanup()
 
     def close(self) -> None:
         """Let go of the session, which goes on."""
-        self._control.close()
-        for fd in (self.pidfd, self._terminal, *(fd for fd, _ in self._rewrites)):
-            if fd >= 0:
-                os.close(fd)
-        self.pidfd = self._terminal = -1
-        self._rewrites = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _keep_terminal(self, outer: Outer) -> None:
-        if self._terminal >= 0:
-            os.close(self._terminal)
-            self._terminal = -1
-        has_pty = any(stream.kind == "terminal" for stream in self._record.streams.streams)
-        if has_pty and outer.terminal >= 0:
-            self._terminal = os.dup(outer.terminal)
-
-
-def _place(
-    record: StreamsRecord, outer: Outer, captured: Mapping[int, IO[bytes] | bytes]
-) -> tuple[list[dict[str, Any]], list[tuple[int, IO[bytes] | bytes]]]:
-    """Connect recorded streams to new outer ends: what the init is told, and what is to be written first."""
-    streams: list[dict[str, Any]] = []
-    rewrites: list[tuple[int, IO[bytes] | bytes]] = []
-    for stream in record.streams:
-        told = stream.to_json()
-        if stream.kind == "pipe" and stream.direction == "out":
-            first = stream.fds[0]
-            counts, rewrite = place_output(stream, outer.fds[first], captured=first in captured)
-            told["outer"] = _outer_now(stream, outer.fds[first]) | counts
-            if rewrite:
-                rewrites.append((first, captured[first]))
-        streams.append(told)
-    return streams, rewrites
-
-
-def _outer_now(stream: StreamRecord, fd: int) -> dict[str, Any]:
-    from snaplib.session.nsinit.outer import identity  # noqa: PLC0415
-
-    return identity(fd) if stream.kind == "pipe" else {}
-
-
-def _streams_of(answer: Mapping[str, Any]) -> StreamsRecord:
-    return StreamsRecord(tuple(StreamRecord.from_json(stream) for stream in answer["streams"]))
-
-
-def _pid_inside(host_pid: int) -> int:
-    """Return a process's pid in its innermost namespace; 0 when it has gone."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{host_pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return 0
-
-
-def _free_pids(reserve: Collection[int]) -> int:
-    """Return the first of enough pids in a row that are not reserved.
-
-    Raises:
-        SnaplibError: There are none.
-    """
-    limit = int(Path("/proc/sys/kernel/pid_max").read_text())
-    first = _FIRST_FREE_PID
-    for pid in [*sorted(reserve), limit]:
-        if pid - first >= _HELPER_PIDS:
-            return first
-        first = max(first, pid + 1)
-    raise SnaplibError("the task leaves no pids free for CRIU to work with")
+        for fd, _ in self._rewrites:
+            os.close(fd)
+        self._rewrites = ()
+        super().close()
 
 
 def _copy(source: IO[bytes] | bytes, fd: int) -> None:

@@ -277,3 +277,10 @@ def test_killing_the_starter_leaves_nothing_or_a_whole_session(tmp_path):
             until(mark.exists, "an adoptable session runs its task")
             finish()
     assert set(outcomes) == {True, False}
+
+
+def test_a_task_that_ends_at_once_is_a_session_like_any_other():
+    for _ in range(_KILLS):
+        with Session.start(["true"], stdout=subprocess.DEVNULL) as session:
+            assert session.pidfd >= 0
+            assert session.wait(_DEADLINE_S) == ExitStatus(exit_code=0)

@@ -472,6 +472,23 @@ def test_streams_of_a_session_that_was_found_go_elsewhere(tmp_path):
     assert (first.read_text(), second.read_text()) == ("one\n", "two\n")
 
 
+def test_the_same_file_goes_on_behind_what_is_there(tmp_path):
+    out, go = tmp_path / "out", tmp_path / "go"
+    os.mkfifo(go)
+    with out.open("wb") as file:
+        file.write(b"header\n")
+        file.flush()
+        session = Session.start(["sh", "-c", f"echo one; read x < {go}; echo two"], stdout=file)
+    until(lambda: out.read_bytes() == b"header\none\n", "the first line")
+    with out.open("r+b") as file:
+        session.take_over(stdout=file)
+    outer = session.streams().streams[1].outer
+    assert (outer.start_bytes, outer.delivered_bytes) == (7, 4)
+    go.write_text("x\n")
+    assert finish(session) == ExitStatus(exit_code=0)
+    assert out.read_text() == "header\none\ntwo\n"
+
+
 def test_a_file_that_was_emptied_under_the_task_is_told(tmp_path):
     out = tmp_path / "out"
     with out.open("wb") as file:

@@ -21,8 +21,8 @@ from snaplib.session import Backlog, OuterRecord, StreamRecord, StreamsRecord
 from snaplib.session.command import locate
 from snaplib.session.launch import wire_text
 from snaplib.session.outer import Outer, place_output
+from snaplib.session.pids import free_pids
 from snaplib.session.registry import folder_of
-from snaplib.session.session import _free_pids
 
 counts = st.integers(0, 2**63)
 outers = st.builds(
@@ -65,15 +65,15 @@ def test_any_bytes_survive_the_way_to_the_init(text):
 
 
 @given(st.sets(st.integers(2, 2000)))
-def test_free_pids_are_free(reserve):
-    first = _free_pids(reserve)
+def testfree_pids_are_free(reserve):
+    first = free_pids(reserve)
     assert first >= 2
     assert not reserve & set(range(first, first + 64))
 
 
-def test_free_pids_may_run_out():
+def testfree_pids_may_run_out():
     with pytest.raises(SnaplibError, match="no pids free"):
-        _free_pids(range(0, 5_000_000, 60))
+        free_pids(range(0, 5_000_000, 60))
 
 
 def output(path, *, start_bytes=0, delivered_bytes=0, appends=False) -> StreamRecord:

@@ -155,7 +155,7 @@ class Init:
         if number:
             self._abandon({"failed": "exec", "errno": number, "error": os.strerror(number)})
             return False
-        self.owner.answer({"started": True, **self.describe()})
+        self._report_start()
         return True
 
     def _await_restore(self) -> bool:
@@ -163,8 +163,14 @@ class Init:
         if self.spec["first_pid"] > 2:
             set_last_pid(self.spec["first_pid"] - 1)
         self._publish()
-        self.owner.answer({"started": True, **self.describe()})
+        self._report_start()
         return True
+
+    def _report_start(self) -> None:
+        """Tell the starter; by a pidfd it knows us even if we end before it looks."""
+        pidfd = os.pidfd_open(os.getpid())
+        self.owner.answer(self.describe(), [pidfd])
+        os.close(pidfd)
 
     def _abandon(self, report: dict[str, Any]) -> None:
         self.folder.remove()

@@ -132,9 +132,8 @@ class Requests:
         self.deadline = time.monotonic() + float(request["deadline_s"])
         self._drains_for = connection
 
-    def _do_streams(self, connection: Connection, request: dict[str, Any], fds: list[int]) -> None:
-        known = {int(fd): counts for fd, counts in request["known"].items()}
-        self._init.streams.change_outer(fds, known)
+    def _do_streams(self, connection: Connection, _request: dict[str, Any], fds: list[int]) -> None:
+        self._init.streams.change_outer(fds)
         connection.is_owner = True
         connection.answer(self._init.describe())
 

@@ -9,6 +9,7 @@ from typing import Any
 from snaplib.kernel.isolation import tee
 from snaplib.session.nsinit.ends import End, open_end
 from snaplib.session.nsinit.flow import Flow
+from snaplib.session.nsinit.outer import identity
 from snaplib.session.nsinit.terminal import Terminal
 
 __all__ = ["Stream"]
@@ -120,6 +121,20 @@ class Stream:
             "ended": ended,
             "outer": outer,
         }
+
+    def go_on_in(self, outer_fd: int) -> None:
+        """Count from now on what goes to another outer end; in the same file, behind what is there."""
+        was, now = self.describe()["outer"], identity(outer_fd)
+        same = now["kind"] == was["kind"] == "file" and (now["device"], now["inode"]) == (
+            was["device"],
+            was["inode"],
+        )
+        if same and not now["appends"] and self.output is not None:
+            os.lseek(outer_fd, was["start_bytes"] + was["delivered_bytes"], os.SEEK_SET)
+            now |= {name: was[name] for name in ("start_bytes", "delivered_bytes")}
+        self.outer = now
+        for flow in self.flows:
+            flow.delivered_bytes = 0
 
     def close_task_end(self) -> None:
         """Give up our copy of the task's end, now that the task has it: only then do ends of streams show."""

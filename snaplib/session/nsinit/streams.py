@@ -168,20 +168,17 @@ class Streams:
         }
         return inputs, outputs
 
-    def change_outer(self, outer: Sequence[int], known: Mapping[int, Mapping[str, int]]) -> None:
+    def change_outer(self, outer: Sequence[int]) -> None:
         """Connect the streams to another caller's descriptors.
 
         Args:
             outer: Its descriptors 0, 1 and 2.
-            known: By stream's first descriptor, the counts to go on from in the new outer file.
         """
         for stream in self.streams:
             if stream.kind == "direct":
                 continue
             first = stream.fds[0]
-            stream.outer = {**identity(outer[first]), **known.get(first, {})}
-            for flow in stream.flows:
-                flow.delivered_bytes = 0
+            stream.go_on_in(outer[first])
             if stream.input is not None and stream.input.sink is not None:
                 stream.input.change_source(open_end(outer[first], writing=False))
             if stream.output is not None and stream.output.source is not None:
