@@ -96,8 +96,9 @@ class AgeTable:
         """
         table = self._processes.get(pid)
         if table is not None:
-            edges = np.array(ranges, np.int64).reshape(-1, 2) // self.page_bytes
-            self._forget(table.keep(edges))
+            # Unsigned: [vsyscall] is in the upper half. Page numbers are small enough again.
+            edges = np.array(ranges, np.uint64).reshape(-1, 2) // np.uint64(self.page_bytes)
+            self._forget(table.keep(edges.astype(np.int64)))
 
     def ages(self, now_s: float, scale: float = 1.0, at_most_bytes: float = np.inf) -> PageAges:
         """Return the ages as they are now.

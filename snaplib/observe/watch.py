@@ -96,7 +96,7 @@ class Watch:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._ended = False
-        self._error: SnaplibError | OSError | None = None
+        self._error: Exception | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class Watch:
 
         Raises:
             UsageError: The watch was not started.
-            SnaplibError: The watch has failed since; also any ``OSError``.
+            Exception: Whatever has made the watch fail since.
         """
         if self._error is not None:
             raise self._error
@@ -211,7 +211,7 @@ class Watch:
                     self._changed.notify_all()
                 if self._on_profile is not None:
                     self._on_profile(profile)
-        except (SnaplibError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  whoever reads profiles must hear of it
             self._error = error
         finally:
             with self._changed:

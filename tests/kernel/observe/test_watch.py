@@ -180,3 +180,13 @@ def test_without_ebpf_the_profile_says_so(start, monkeypatch, tmp_path) -> None:
     assert any("no eBPF" in note for note in profile.notes)
     with pytest.raises(OSError, match="not only ours"):
         Watch(Task.attach(profile.pid), arm="none", source="ebpf").start()
+
+
+def test_whoever_reads_hears_of_a_failure(start, monkeypatch) -> None:
+    with Watch(start(IDLE).task, 0.05, arm="none") as watch:
+        monkeypatch.setattr(watch, "_take", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            while watch.wait(timeout_s=10.0) is not None:
+                pass
+        with pytest.raises(ZeroDivisionError):
+            watch.profile()

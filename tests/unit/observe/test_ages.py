@@ -103,7 +103,9 @@ def test_equals_a_plain_dictionary(epochs, unmapped, fold) -> None:
                 last_written.update(dict.fromkeys(((pid, page) for page in pages), float(serial)))
             since[serial] = float(serial)
         begin, length = unmapped
-        table.keep_mapped(1, [(0, begin * PAGE), ((begin + length) * PAGE, 4000 * PAGE)])
+        vsyscall = (0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000)
+        mapped = [(0, begin * PAGE), ((begin + length) * PAGE, 4000 * PAGE), vsyscall]
+        table.keep_mapped(1, mapped)
         table.keep_only([1, 2])
         last_written = {
             (pid, page): when
