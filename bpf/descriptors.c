@@ -70,13 +70,15 @@ static __always_inline u64 socket_inode(void *sk)
 	return READ(u64, socket, OFF_socket_alloc__vfs_inode + OFF_inode__i_ino);
 }
 
+/* Below, pointers are of a type that the verifier knows, and loads through them cost next to nothing. */
+
 static __always_inline void describe_tcp(struct record *record, void *sk)
 {
 	u64 key = (u64)sk;
 	u8 ours = 1;
 	if (record->state == TCP_STATE_LISTEN) {
-		record->receive_queue = READ(u32, sk, OFF_sock__sk_ack_backlog);
-		record->send_queue = READ(u32, sk, OFF_sock__sk_max_ack_backlog);
+		record->receive_queue = AT(u32, sk, OFF_sock__sk_ack_backlog);
+		record->send_queue = AT(u32, sk, OFF_sock__sk_max_ack_backlog);
 		struct listener listener = listener_of(sk);
 		u8 *heard = listeners.lookup(&listener);
 		if (!heard) {
@@ -84,12 +86,13 @@ static __always_inline void describe_tcp(struct record *record, void *sk)
 				lose(LOST_SOCKET);
 		}
 	} else {
-		u32 copied = READ(u32, sk, OFF_tcp_sock__copied_seq);
-		u32 acknowledged = READ(u32, sk, OFF_tcp_sock__snd_una);
-		s32 unread = READ(u32, sk, OFF_tcp_sock__rcv_nxt) - copied;
-		/* A FIN that has come counts as one byte in rcv_nxt; so does one that was read. */
-		record->receive_queue = unread > 0 ? unread : 0;
-		record->send_queue = READ(u32, sk, OFF_tcp_sock__write_seq) - acknowledged;
+		void *tcp = bpf_skc_to_tcp_sock(sk);
+		if (tcp) {
+			s32 unread = AT(u32, tcp, OFF_tcp_sock__rcv_nxt) - AT(u32, tcp, OFF_tcp_sock__copied_seq);
+			record->receive_queue = unread > 0 ? unread : 0;
+			record->send_queue =
+				AT(u32, tcp, OFF_tcp_sock__write_seq) - AT(u32, tcp, OFF_tcp_sock__snd_una);
+		}
 	}
 	if (record->state != TCP_STATE_CLOSE) {
 		u8 *known = sockets.lookup(&key);
@@ -118,18 +121,19 @@ static __always_inline u32 sum_of_packets(void *packet, void *head)
 static __always_inline void describe_unix(struct record *record, void *sk)
 {
 	void *other = READ(void *, sk, OFF_unix_sock__peer);
+	u32 packets = AT(u32, sk, OFF_sock__sk_receive_queue__qlen);
 	if (other)
 		record->peer_inode = socket_inode(other);
 	if (record->state == TCP_STATE_LISTEN) {
-		record->receive_queue = READ(u32, sk, OFF_sock__sk_receive_queue + OFF_sk_buff_head__qlen);
-		record->send_queue = READ(u32, sk, OFF_sock__sk_max_ack_backlog);
+		record->receive_queue = packets;
+		record->send_queue = AT(u32, sk, OFF_sock__sk_max_ack_backlog);
 		return;
 	}
 	/* Its memory counter starts at one. */
-	record->send_queue = READ(u32, sk, OFF_sock__sk_wmem_alloc) - 1;
-	if (READ(u32, sk, OFF_sock__sk_receive_queue + OFF_sk_buff_head__qlen) == 0)
+	record->send_queue = AT(u32, sk, OFF_sock__sk_wmem_alloc) - 1;
+	if (packets == 0)
 		return;
-	void *first = READ(void *, sk, OFF_sock__sk_receive_queue + OFF_sk_buff_head__next);
+	void *first = READ(void *, sk, OFF_sock__sk_receive_queue__next);
 	if (record->type == TYPE_DATAGRAM) {
 		/* As FIONREAD has it. */
 		record->receive_queue = READ(u32, first, OFF_sk_buff__len);
@@ -149,10 +153,10 @@ static __always_inline void describe_unix(struct record *record, void *sk)
 static __always_inline void describe_socket(struct record *record, void *sk)
 {
 	record->socket = (u64)sk;
-	record->family = READ(u16, sk, OFF_sock_common__skc_family);
-	record->state = READ(u8, sk, OFF_sock_common__skc_state);
-	record->protocol = READ(u16, sk, OFF_sock__sk_protocol);
-	record->type = READ(u16, sk, OFF_sock__sk_type);
+	record->family = AT(u16, sk, OFF_sock_common__skc_family);
+	record->state = AT(u8, sk, OFF_sock_common__skc_state);
+	record->protocol = AT(u16, sk, OFF_sock__sk_protocol);
+	record->type = AT(u16, sk, OFF_sock__sk_type);
 	if (record->family == FAMILY_UNIX) {
 		describe_unix(record, sk);
 		return;
@@ -164,11 +168,11 @@ static __always_inline void describe_socket(struct record *record, void *sk)
 			return;
 		}
 	}
-	record->local_port = READ(u16, sk, OFF_sock_common__skc_num);
-	record->peer_port = READ(u16, sk, OFF_sock_common__skc_dport);
+	record->local_port = AT(u16, sk, OFF_sock_common__skc_num);
+	record->peer_port = AT(u16, sk, OFF_sock_common__skc_dport);
 	if (record->family == FAMILY_INET) {
-		bpf_probe_read_kernel(record->local, 4, (char *)sk + OFF_sock_common__skc_rcv_saddr);
-		bpf_probe_read_kernel(record->peer, 4, (char *)sk + OFF_sock_common__skc_daddr);
+		*(u32 *)record->local = AT(u32, sk, OFF_sock_common__skc_rcv_saddr);
+		*(u32 *)record->peer = AT(u32, sk, OFF_sock_common__skc_daddr);
 	} else {
 #if OPT_sock_common__skc_v6_rcv_saddr >= 0
 		bpf_probe_read_kernel(record->local, 16, (char *)sk + OPT_sock_common__skc_v6_rcv_saddr);
@@ -179,16 +183,18 @@ static __always_inline void describe_socket(struct record *record, void *sk)
 		describe_tcp(record, sk);
 		return;
 	}
-	record->send_queue = READ(u32, sk, OFF_sock__sk_wmem_alloc) - 1;
-	record->receive_queue = READ(u32, sk, OFF_sock__sk_backlog__rmem_alloc);
+	record->send_queue = AT(u32, sk, OFF_sock__sk_wmem_alloc) - 1;
+	record->receive_queue = AT(u32, sk, OFF_sock__sk_backlog__rmem_alloc);
 	if (record->protocol == PROTOCOL_UDP)
 		record->receive_queue -= READ(u32, sk, OFF_udp_sock__forward_deficit);
 }
 
 static __always_inline bool closes_on_exec(void *task, u32 fd)
 {
-	void *files = READ(void *, task, OFF_task_struct__files);
-	void *table = READ(void *, files, OFF_files_struct__fdt);
+	void *files = AT(void *, task, OFF_task_struct__files);
+	if (!files)
+		return false;
+	void *table = AT(void *, files, OFF_files_struct__fdt);
 	u64 *bits = READ(u64 *, table, OFF_fdtable__close_on_exec);
 	return READ(u64, bits, 8 * (fd / 64)) >> (fd & 63) & 1;
 }
@@ -218,10 +224,12 @@ int bpf_iter__task_file(struct bpf_iter__task_file *ctx)
 	record.device = AT(u32, super, OFF_super_block__s_dev);
 	record.magic = AT(u64, super, OFF_super_block__s_magic);
 	if ((record.mode & MODE_TYPE) == MODE_SOCKET) {
-		void *socket = AT(void *, file, OFF_file__private_data);
-		void *sk = READ(void *, socket, OFF_socket__sk);
-		if (sk)
-			describe_socket(&record, sk);
+		void *socket = bpf_sock_from_file((struct file *)file);
+		if (socket) {
+			void *sk = AT(void *, socket, OFF_socket__sk);
+			if (sk)
+				describe_socket(&record, sk);
+		}
 	}
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 	return 0;

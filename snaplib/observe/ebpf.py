@@ -55,6 +55,8 @@ class EbpfSource:
         self._observer = TreeObserver(lambda: procfs.tree(pid), cgroup_id=cgroup_id, cache=cache)
         self._links = LinkReader(procfs)
         self._exits = 0
+        self._index = np.empty(0, np.uint32)
+        self._table = np.empty(0, DESCRIPTOR_DTYPE)
         self.notes = tuple(
             f"{name} is not watched: {why}" for name, why in self._observer.left_out.items()
         )
@@ -109,31 +111,42 @@ class EbpfSource:
         self._observer.close()
 
     def _descriptors(self) -> tuple[DescriptorTable, SocketTable]:
-        raw = self._observer.descriptors()
-        raw = raw[raw["tgid"] != 0]
-        raw = raw[np.lexsort((raw["fd"], raw["tgid"]))]
-        return (
-            DescriptorTable(*self._described(raw)),
-            SocketTable(_sockets(raw[(raw["mode"] & _S_IFMT) == _S_IFSOCK])),
-        )
+        raw = _sorted(self._observer.descriptors())
+        sockets = raw[(raw["mode"] & _S_IFMT) == _S_IFSOCK]
+        return self._described(raw), SocketTable(_sockets(sockets))
 
-    def _described(self, raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-        table = np.zeros(len(raw), DESCRIPTOR_DTYPE)
-        table["pid"] = raw["tgid"]
-        for name in ("fd", "flags", "mode", "inode", "position"):
-            table[name] = raw[name]
-        # The kernel's own encoding of a device number (include/linux/kdev_t.h): 12 and 20 bits.
-        devices, inverse = np.unique(raw["device"], return_inverse=True)
-        encoded = [os.makedev(one >> 20, one & 0xFFFFF) for one in devices.tolist()]
-        table["device"] = np.array(encoded, np.uint32)[inverse] if encoded else 0
-        # Addresses of kernel objects stay here: numbers say the same, and tell no secret.
-        table["open_file"] = np.unique(raw["file"], return_inverse=True)[1]
+    def _described(self, raw: np.ndarray) -> DescriptorTable:
         identity = raw["file"] ^ (raw["inode"] << np.uint64(20)) ^ raw["device"].astype(np.uint64)
-        table["path"], table["kind"], paths = self._links.read(
-            raw["tgid"], raw["fd"], raw["mode"], identity
-        )
+        index, kinds, paths = self._links.read(raw["tgid"], raw["fd"], raw["mode"], identity)
+        if index is self._index:
+            # The same open files as last time, all of them; only what can change of one is read.
+            table = self._table.copy()
+        else:
+            table = np.zeros(len(raw), DESCRIPTOR_DTYPE)
+            table["pid"] = raw["tgid"]
+            for name in ("fd", "mode", "inode"):
+                table[name] = raw[name]
+            # The kernel's own encoding of a device number (include/linux/kdev_t.h): 12 and 20 bits.
+            devices, inverse = np.unique(raw["device"], return_inverse=True)
+            encoded = [os.makedev(one >> 20, one & 0xFFFFF) for one in devices.tolist()]
+            table["device"] = np.array(encoded, np.uint32)[inverse]
+            # Addresses of kernel objects stay here: numbers say the same, and tell no secret.
+            table["open_file"] = np.unique(raw["file"], return_inverse=True)[1]
+            table["path"], table["kind"] = index, kinds
+        table["flags"], table["position"] = raw["flags"], raw["position"]
         table.flags.writeable = False
-        return table, paths
+        self._index, self._table = index, table
+        return DescriptorTable(table, paths)
+
+
+def _sorted(raw: np.ndarray) -> np.ndarray:
+    """Return descriptors by process and number, without those of processes that are not known yet."""
+    # The kernel gives those of a process in order. Most tasks have few processes.
+    pids = raw["tgid"]
+    if pids.size and pids[0] and (pids == pids[0]).all():
+        return raw
+    raw = raw[pids != 0]
+    return raw[np.lexsort((raw["fd"], raw["tgid"]))]
 
 
 def _sockets(raw: np.ndarray) -> np.ndarray:

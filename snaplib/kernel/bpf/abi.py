@@ -26,10 +26,10 @@ __all__ = [
     "map_lookup",
     "map_lookup_batch",
     "map_update",
-    "open_iterator",
     "program_load",
     "program_misses",
     "raw_tracepoint_open",
+    "run_iterator",
 ]
 
 # enum bpf_cmd
@@ -61,7 +61,8 @@ _TRACE_ITER = 28  # enum bpf_attach_type
 _ATTR_BYTES = 160
 _LOG_BYTES = 1 << 16
 
-_READ_BYTES = 1 << 20
+#: An iterator gives no more than eight pages at a time.
+_READ_BYTES = 1 << 16
 
 
 def _bpf(command: int, attributes: bytes) -> int:
@@ -239,12 +240,17 @@ def raw_tracepoint_open(descriptor: int, name: str) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QII", _address(text), descriptor, 0))
 
 
-def open_iterator(descriptor: int, *, pid: int = 0) -> bytes:
-    """Run an iterator program and return all that it wrote.
+def run_iterator(descriptor: int, buffer: bytearray, *, pid: int = 0) -> int:
+    """Run an iterator program.
 
     Args:
         descriptor: Of the program.
+        buffer: Where what it writes goes; it grows as needed. Using it again saves the page faults of a
+            new one, which cost more than the iterator itself.
         pid: Only this process, in our PID namespace; 0 for all.
+
+    Returns:
+        How many bytes it wrote.
 
     Raises:
         OSError: ESRCH without such a process; EINVAL or E2BIG where iterators of one process are not
@@ -261,12 +267,21 @@ def open_iterator(descriptor: int, *, pid: int = 0) -> bytes:
     finally:
         os.close(link)
     try:
-        parts = []
-        while part := os.read(source, _READ_BYTES):
-            parts.append(part)
-        return b"".join(parts)
+        return _read_to_end(source, buffer)
     finally:
         os.close(source)
+
+
+def _read_to_end(source: int, buffer: bytearray) -> int:
+    used = 0
+    while True:
+        if len(buffer) - used < _READ_BYTES:
+            buffer.extend(bytes(max(len(buffer), _READ_BYTES)))
+        with memoryview(buffer) as whole, whole[used:] as rest:
+            count = os.readv(source, [rest])
+        if count == 0:
+            return used
+        used += count
 
 
 def program_misses(descriptor: int) -> int:

@@ -1,14 +1,14 @@
 """Bytecode of the program sets: from the cache, or compiled once and kept there.
 
 The folder is ``$SNAPLIB_CACHE_DIR``, else ``$XDG_CACHE_HOME/snaplib``, else ``~/.cache/snaplib``. It is ours
-alone (0700): what is in it runs in the kernel. A file's name is a hash of the source and of the kernel's
-type information, which decides all layouts; so a file is never wrong, only missing. Where bcc is not
+alone (0700), and that is what guards it, for what is in it runs in the kernel. A file's name is a hash of
+the source and of the kernel's type information, which decides all layouts; so a file is never wrong, only
+missing. Where bcc is not
 installed a cached file still loads; where a newer bcc is, its bytecode is made again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import signal
@@ -18,6 +18,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+import xxhash
 
 from snaplib.kernel.bpf.bcc import BCC_FOLDER, installed_version
 from snaplib.kernel.bpf.btf import KERNEL_BTF
@@ -115,16 +117,16 @@ class BytecodeCache:
         Raises:
             BpfUnavailable: The kernel has no type information.
         """
-        digest = hashlib.sha256(self._kernel_digest())
+        digest = xxhash.xxh3_128(self._kernel_digest())
         headers = sorted((self.sources / "include").rglob("*.h"))
         for file in (self.sources / f"{name}.c", *headers):
             digest.update(f"\0{file.relative_to(self.sources)}\0".encode())
             digest.update(file.read_bytes())
-        return self.folder / f"{name}-{digest.hexdigest()[:32]}.json"
+        return self.folder / f"{name}-{digest.hexdigest()}.json"
 
     def _kernel_digest(self) -> bytes:
         if self._kernel is None:
-            digest = hashlib.sha256(platform.machine().encode())
+            digest = xxhash.xxh3_128(platform.machine().encode())
             try:
                 # In pieces: the whole is 5 MB that nobody else needs.
                 with self._btf.open("rb") as file:

@@ -98,9 +98,8 @@ class TreeObserver:
 
         A parent outside the tree or of another PID namespace is 0.
         """
-        found = np.frombuffer(self._programs.iterate("bpf_iter__task"), records.PROCESS)
+        found = self._programs.iterate("bpf_iter__task", records.PROCESS)
         self._pids.update(zip(found["tgid"].tolist(), self._own_ids(found), strict=True))
-        found = found.copy()
         for name in ("tgid", "parent"):
             found[name] = self._translated(found[name])
         return found[np.argsort(found["start_boottime_ns"], kind="stable")]
@@ -110,7 +109,7 @@ class TreeObserver:
 
         Call `processes` before: members that are new since then have the pid 0.
         """
-        found = np.frombuffer(self._read_descriptors(), records.DESCRIPTOR).copy()
+        found = self._read_descriptors()
         found["tgid"] = self._translated(found["tgid"])
         return found
 
@@ -180,7 +179,7 @@ class TreeObserver:
 
     def _host_ids(self) -> dict[int, int]:
         """Return pid -> host id of every living process that we can see."""
-        found = np.frombuffer(self._programs.iterate("bpf_iter__task_any"), records.PROCESS)
+        found = self._programs.iterate("bpf_iter__task_any", records.PROCESS)
         # All are of our namespace or of one below it.
         self._level = int(found["level"].min())
         found = found[found["live"] > 0]
@@ -191,40 +190,37 @@ class TreeObserver:
         return ids
 
     def _translated(self, host_ids: np.ndarray) -> np.ndarray:
+        if self._level == 0:
+            return host_ids  # in the machine's first namespace both are the same, known or not
         unique, inverse = np.unique(host_ids, return_inverse=True)
-        # In the machine's first namespace both are the same, known or not.
-        translated = (
-            unique
-            if self._level == 0
-            else np.array([self._pids.get(one, 0) for one in unique.tolist()], np.uint32)
-        )
-        return translated[inverse]
+        pids = [self._pids.get(one, 0) for one in unique.tolist()]
+        return np.array(pids, np.uint32)[inverse]
 
     def _member_ids(self) -> list[int]:
         ids: list[int] = self._programs.maps["members"].items(np.uint32, np.uint64)[0].tolist()
         return ids
 
-    def _read_descriptors(self) -> bytes:
+    def _read_descriptors(self) -> np.ndarray:
         members = self._member_ids()
         if not self._per_process or len(members) > _ONE_BY_ONE:
-            return self._programs.iterate("bpf_iter__task_file")
-        parts = []
+            return self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR)
+        parts = [np.empty(0, records.DESCRIPTOR)]
         for host_id in members:
             pid = host_id if self._level == 0 else self._pids.get(host_id)
             if pid is None:
                 continue
             try:
-                part = self._programs.iterate("bpf_iter__task_file", pid=pid)
+                part = self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR, pid=pid)
             except OSError as error:
                 if error.errno == errno.ESRCH:
                     continue
                 raise
-            if np.any(np.frombuffer(part, records.DESCRIPTOR)["tgid"] != host_id):
+            if np.any(part["tgid"] != host_id):
                 # A kernel that knows no iterators of one process has listed them all.
                 self._per_process = False
-                return self._programs.iterate("bpf_iter__task_file")
+                return self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR)
             parts.append(part)
-        return b"".join(parts)
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
 
 
 def _summed(rows: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import errno
 import os
 
 import attrs
+import numpy as np
 
 from snaplib.kernel.bpf import abi
 from snaplib.kernel.bpf.bytecode import Bytecode, CompiledProgram
@@ -37,6 +38,7 @@ class Programs:
         self.maps: dict[str, BpfMap] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._raw_tracepoints: list[int] = []
+        self._buffer = bytearray()
 
     def load(self, *names: str) -> dict[str, str]:
         """Load sets: attach raw tracepoints by the names of their programs, make iterators ready.
@@ -65,9 +67,10 @@ class Programs:
                 raise BpfUnavailable(f"eBPF programs of {name}.c do not load: {error}") from error
         return left_out
 
-    def iterate(self, name: str, *, pid: int = 0) -> bytes:
-        """Run an iterator and return all that it wrote; see `abi.open_iterator`."""
-        return abi.open_iterator(self._loaded[name].descriptor, pid=pid)
+    def iterate(self, name: str, dtype: np.dtype[np.void], *, pid: int = 0) -> np.ndarray:
+        """Run an iterator and return the records it wrote, shape (n,); see `abi.run_iterator`."""
+        size = abi.run_iterator(self._loaded[name].descriptor, self._buffer, pid=pid)
+        return np.frombuffer(self._buffer, dtype, size // dtype.itemsize).copy()
 
     def misses(self) -> int:
         """Return how often programs at tracepoints were passed over because they were running already."""

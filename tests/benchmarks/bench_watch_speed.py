@@ -1,0 +1,152 @@
+"""How long a watch takes to start, to look and to stop, and how much memory it needs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from tests.benchmarks.harness import machine
+
+SUMMARY = "start, stop, descriptors, sockets and memory of a watch"
+
+#: What issue 3 asks for.
+LIMITS = {
+    "start from cache": 300.0,
+    "stop": 200.0,
+    "20,000 descriptors": 15.0,
+    "10,000 TCP sockets": 20.0,
+}
+MEMORY_LIMIT_MB = 40.0
+
+_FILES = """
+import os, resource, sys
+count = int(sys.argv[1])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(min(count, hard - 20))]
+print(len(kept), flush=True)
+sys.stdin.readline()
+"""
+
+_SOCKETS = """
+import resource, socket, sys
+count = int(sys.argv[1])
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+server = socket.create_server(("127.0.0.1", 0), backlog=4096)
+kept = [server]
+while len(kept) < count:
+    client = socket.create_connection(server.getsockname())
+    accepted, _ = server.accept()
+    client.send(b"x" * 23)
+    kept += [client, accepted]
+print(len(kept), flush=True)
+sys.stdin.readline()
+"""
+
+#: Measures in a process of its own, as a watcher is one; prints a JSON object.
+_WATCHER = """
+import json, sys, time
+from snaplib.observe import Watch
+from snaplib.task import Task
+pid, rounds, arm = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+found = {"start": [], "stop": [], "look": [], "descriptors": [], "kernel": []}
+for _ in range(rounds):
+    watch = Watch(Task.attach(pid), 600.0, arm=arm)
+    began = time.perf_counter(); watch.start(); found["start"].append(time.perf_counter() - began)
+    for _ in range(10):
+        began = time.perf_counter(); watch._take(); found["look"].append(time.perf_counter() - began)
+        began = time.perf_counter(); watch._source._descriptors()
+        found["descriptors"].append(time.perf_counter() - began)
+        began = time.perf_counter(); watch._source._observer.descriptors()
+        found["kernel"].append(time.perf_counter() - began)
+    began = time.perf_counter(); watch.close(); found["stop"].append(time.perf_counter() - began)
+status = open("/proc/self/status").read().split()
+found["memory_kib"] = int(status[status.index("VmHWM:") + 1])
+json.dump(found, sys.stdout)
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--check", action="store_true", help="fail if a figure is over its limit")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print a table of times."""
+    with _task("import sys; print(0, flush=True); sys.stdin.readline()", 0) as (pid, _):
+        _watch(pid, 1, "none")  # compiles, should that be needed
+        small = _watch(pid, args.rounds, "none")
+        armed = _watch(pid, args.rounds, "sample")
+    with _task(_FILES, 20_000) as (pid, files):
+        many_files = _watch(pid, args.rounds, "none")
+    with _task(_SOCKETS, 10_000) as (pid, sockets):
+        many_sockets = _watch(pid, args.rounds, "none")
+    rows = [
+        ("start from cache", small["start"], "first profile included"),
+        ("start, an eighth armed", armed["start"], "first profile included"),
+        ("stop", small["stop"], ""),
+        ("a look at a small task", small["look"], "all of a profile"),
+        (
+            "20,000 descriptors",
+            many_files["descriptors"],
+            f"{files} of them; RLIMIT_NOFILE allows no more",
+        ),
+        ("of that in the kernel", many_files["kernel"], ""),
+        ("10,000 TCP sockets", many_sockets["descriptors"], f"{sockets}, with queues"),
+        ("a look at those", many_sockets["look"], "all of a profile"),
+    ]
+    print(machine())
+    print("| what | ms, median | largest | limit | |")
+    print("|---|---|---|---|---|")
+    over = []
+    for name, seconds, remark in rows:
+        middle = statistics.median(seconds) * 1000
+        limit = LIMITS.get(name)
+        if limit is not None and middle > limit:
+            over.append(name)
+        print(
+            f"| {name} | {middle:.1f} | {max(seconds) * 1000:.1f} |"
+            f" {'' if limit is None else f'{limit:.0f}'} | {remark} |"
+        )
+    for name, found in (("small task", small), ("19,980 descriptors", many_files)):
+        megabytes = found["memory_kib"] / 1024
+        if megabytes > MEMORY_LIMIT_MB:
+            over.append("memory")
+        print(f"memory of a watcher, {name}: {megabytes:.1f} MB (limit {MEMORY_LIMIT_MB:.0f})")
+    if args.check and over:
+        raise SystemExit(f"over the limit: {', '.join(over)}")
+
+
+@contextlib.contextmanager
+def _task(program: str, count: int) -> Iterator[tuple[int, int]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.pid, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        time.sleep(0.1)
+
+
+def _watch(pid: int, rounds: int, arm: str) -> dict[str, list[float]]:
+    result = subprocess.run(
+        [sys.executable, "-c", _WATCHER, str(pid), str(rounds), arm],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    found: dict[str, list[float]] = json.loads(result.stdout)
+    return found
