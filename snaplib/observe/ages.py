@@ -29,17 +29,25 @@ class PageAges:
     """The distinct memory written in the last t seconds, for every t.
 
     Attributes:
-        ages_s: Ages, ascending; shape (n,), float64. The last is how long writes have been watched.
-        distinct_bytes: Bytes in pages that were written at least once within that age; shape (n,),
-            float64, never decreasing. Pages that have gone since do not count.
+        at_s: When that was (CLOCK_MONOTONIC): the end of the last interval that was looked at.
+        since_s: Beginnings of intervals, the newest first; shape (n,), float64. The last is when writes
+            began to be watched.
+        distinct_bytes: Bytes in pages that were written at least once since then; shape (n,), float64,
+            never decreasing. Pages that have gone since do not count.
     """
 
-    ages_s: FloatArray = attrs.field(
+    at_s: float = 0.0
+    since_s: FloatArray = attrs.field(
         factory=lambda: np.empty(0), converter=_immutable, eq=attrs.cmp_using(eq=np.array_equal)
     )
     distinct_bytes: FloatArray = attrs.field(
         factory=lambda: np.empty(0), converter=_immutable, eq=attrs.cmp_using(eq=np.array_equal)
     )
+
+    @property
+    def ages_s(self) -> FloatArray:
+        """Age of each beginning, ascending; shape (n,), float64."""
+        return self.at_s - self.since_s
 
     def distinct_dirty_bytes(self, t_s: float) -> float:
         """Return the bytes in distinct pages written within the last ``t_s`` seconds.
@@ -47,7 +55,7 @@ class PageAges:
         Between two known ages it is interpolated. Beyond the last it is what was written since the watch
         began: a lower bound.
         """
-        if not self.ages_s.size or t_s <= 0:
+        if not self.since_s.size or t_s <= 0:
             return 0.0
         return float(
             np.interp(t_s, np.append(0.0, self.ages_s), np.append(0.0, self.distinct_bytes))

@@ -113,11 +113,8 @@ class AgeTable:
         newest = len(self._since) - 1
         chosen = _class_edges(newest)
         cumulated = np.cumsum(self._counts[1 : newest + 1][::-1])
-        since = np.array(self._since)[chosen]
         distinct = cumulated[newest - chosen] * (self.page_bytes * scale)
-        # Two scans in the same instant would make two equal ages.
-        ages = np.maximum.accumulate(now_s - since + np.arange(since.size) * 1e-9)
-        return PageAges(ages, np.minimum(distinct, at_most_bytes))
+        return PageAges(now_s, np.array(self._since)[chosen], np.minimum(distinct, at_most_bytes))
 
     @property
     def memory_bytes(self) -> int:

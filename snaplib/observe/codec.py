@@ -32,7 +32,7 @@ _HEAD = struct.Struct("<I")
 
 #: Fields of a profile that are kept as arrays behind the head, in this order.
 _ARRAYS = (
-    ("ages", np.dtype("<f8")),
+    ("since", np.dtype("<f8")),
     ("distinct", np.dtype("<f8")),
     ("descriptors", DESCRIPTOR_DTYPE),
     ("sockets", SOCKET_DTYPE),
@@ -41,9 +41,13 @@ _ARRAYS = (
 
 def encode(profile: Profile) -> bytes:
     """Return a profile as bytes."""
+    # What each age class has changes little from one profile to the next, the sums over them all the time.
+    ages = profile.page_ages
+    classes = np.diff(ages.distinct_bytes, prepend=0.0)
+    as_classes = np.array_equal(np.cumsum(classes), ages.distinct_bytes)
     arrays = (
-        profile.page_ages.ages_s,
-        profile.page_ages.distinct_bytes,
+        ages.since_s,
+        classes if as_classes else ages.distinct_bytes,
         profile.descriptors.array,
         profile.sockets.array,
     )
@@ -55,6 +59,7 @@ def encode(profile: Profile) -> bytes:
     head["members"] = [attrs.asdict(one) for one in profile.members]
     head["events"] = [attrs.asdict(one) for one in profile.events]
     head["paths"] = profile.descriptors.paths
+    head["ages"] = {"at_s": ages.at_s, "classes": as_classes}
     head["arrays"] = [len(one) for one in arrays]
     text = json.dumps(head, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return b"".join(
@@ -90,9 +95,12 @@ def decode(data: bytes) -> Profile:
         counts["tcp_changes"] = tuple((state, count) for state, count in counts["tcp_changes"])
         values["counts"] = TreeCounts(**counts)
         values["losses"] = Losses(**_known(Losses, head["losses"]))
+        distinct = arrays["distinct"]
+        if head["ages"]["classes"]:
+            distinct = np.cumsum(distinct)
         return Profile(
             **values,
-            page_ages=PageAges(arrays["ages"], arrays["distinct"]),
+            page_ages=PageAges(head["ages"]["at_s"], arrays["since"], distinct),
             descriptors=DescriptorTable(arrays["descriptors"], paths),
             sockets=SocketTable(arrays["sockets"]),
         )

@@ -145,6 +145,6 @@ class FaultHistory:
             basis="faults",
             rate_bytes_s=self._rate,
             ages=PageAges(
-                self._last[0] - newest_first[kept, 0], np.minimum(distinct, dumpable_bytes)
+                self._last[0], newest_first[kept, 0], np.minimum(distinct, dumpable_bytes)
             ),
         )

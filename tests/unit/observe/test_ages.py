@@ -38,7 +38,7 @@ def test_a_page_counts_once_however_often_it_is_written() -> None:
 
 
 def test_the_curve_between_scans_is_interpolated() -> None:
-    ages = PageAges([1.0, 2.0], [100.0, 300.0])
+    ages = PageAges(5.0, [4.0, 3.0], [100.0, 300.0])
     assert ages.distinct_dirty_bytes(0.0) == 0.0
     assert ages.distinct_dirty_bytes(0.5) == 50.0
     assert ages.distinct_dirty_bytes(1.5) == 200.0
@@ -49,9 +49,9 @@ def test_the_curve_between_scans_is_interpolated() -> None:
 
 
 def test_ages_cannot_be_changed() -> None:
-    ages = PageAges([1.0], [100.0])
+    ages = PageAges(5.0, [4.0], [100.0])
     with pytest.raises(ValueError, match="read-only"):
-        ages.ages_s[0] = 2.0
+        ages.since_s[0] = 2.0
 
 
 def test_no_more_is_dirty_than_there_is() -> None:

@@ -47,7 +47,7 @@ def profile(serial: int = 0) -> Profile:
         cgroup="/a",
         memory=Memory(anon_bytes=serial * 4096, measured_s=1000.0),
         dirty_rate_bytes_s=1 / 3,
-        page_ages=PageAges([1.0, 2.0], [10.0, 20.0 + serial]),
+        page_ages=PageAges(999.9 + serial, [999.0, 998.0], [0.1, 0.3 + serial / 7]),
         untracked_bytes=4096,
         frozen_s=0.002,
         faults=FaultCounts(other=7),
