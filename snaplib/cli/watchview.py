@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def sparkline(values: Sequence[float]) -> str:
         return _BARS[0] * len(values)
     last = len(_BARS) - 1
     # Whatever is not nothing shows at least a little.
-    return "".join(_BARS[min(last, -(-int(value * last * 1000 / top) // 1000))] for value in values)
+    return "".join(_BARS[math.ceil(value * last / top)] for value in values)
 
 
 def render(profile: Profile, before: Profile | None, rates: Sequence[float]) -> RenderableType:

@@ -88,6 +88,8 @@ class Watch:
         self._memory = MemoryReader(self._procfs, self._note_mappings)
         self._scans: ScanHistory | None = None
         self._faults = FaultHistory(_PAGE_BYTES)
+        #: Held by whoever scans, feeds or drops the tracker.
+        self._tracking = threading.Lock()
         self._failed_scans = 0
         self._scan_failures_in_a_row = 0
         self._notes: tuple[str, ...] = ()
@@ -144,7 +146,8 @@ class Watch:
         if self._source is not None:
             self._source.close()
             self._source = None
-        self._drop_tracker()
+        with self._tracking:
+            self._drop_tracker()
 
     @property
     def ended(self) -> bool:
@@ -185,10 +188,20 @@ class Watch:
 
         For a watch that does not scan itself, ``arm="none"``: whoever copies memory ahead knows best.
         """
-        if self._scans is None:
-            self._scans = ScanHistory(_PAGE_BYTES, sampled=scan.basis.value == "sampled")
-            self._scans.begin(scan.since_s)
-        self._scans.add(scan)
+        with self._tracking:
+            if self._scans is None:
+                sampled = scan.basis.value == "sampled"
+                self._scans = ScanHistory(_PAGE_BYTES, sampled=sampled)
+                self._scans.begin(scan.since_s)
+            self._scans.add(scan)
+
+    def disarm(self) -> None:
+        """Stop seeing writes, so that someone else can arm the task: only one can.
+
+        What was seen is kept. The other's scans can be fed, so that the figures go on.
+        """
+        with self._tracking:
+            self._drop_tracker()
 
     @property
     def _over(self) -> bool:
@@ -303,21 +316,22 @@ class Watch:
         self._scans.begin(report.time_s, report.frozen_s)
 
     def _scan(self) -> None:
-        if self._tracker is None or self._scans is None or self._newest is None:
-            return
-        try:
-            self._scans.add(self._tracker.scan())
-            self._scan_failures_in_a_row = 0
-        except TaskEnded:
-            return  # the next look at its members says so
-        except (SnaplibError, OSError) as error:
-            # What was written meanwhile shows in the next scan.
-            self._failed_scans += 1
-            self._scan_failures_in_a_row += 1
-            if self._scan_failures_in_a_row == _SCAN_FAILURES:
-                self._notes += (f"memory is not armed any more: {error}",)
-                self._drop_tracker()
-                self._scans = None
+        with self._tracking:
+            if self._tracker is None or self._scans is None or self._newest is None:
+                return
+            try:
+                self._scans.add(self._tracker.scan())
+                self._scan_failures_in_a_row = 0
+            except TaskEnded:
+                return  # the next look at its members says so
+            except (SnaplibError, OSError) as error:
+                # What was written meanwhile shows in the next scan.
+                self._failed_scans += 1
+                self._scan_failures_in_a_row += 1
+                if self._scan_failures_in_a_row == _SCAN_FAILURES:
+                    self._notes += (f"memory is not armed any more: {error}",)
+                    self._drop_tracker()
+                    self._scans = None
 
     def _drop_tracker(self) -> None:
         if self._tracker is not None and self._own_tracker:
@@ -325,12 +339,14 @@ class Watch:
         self._tracker = None
 
     def _figures(self, memory: Memory) -> DirtyFigures:
-        history = self._faults if self._scans is None else self._scans
-        return history.figures(memory.dumpable_bytes)
+        with self._tracking:
+            history = self._faults if self._scans is None else self._scans
+            return history.figures(memory.dumpable_bytes)
 
     def _note_mappings(self, pid: int, mappings: tuple[Mapping, ...]) -> None:
-        if self._scans is not None:
-            self._scans.unmapped(pid, mappings)
+        with self._tracking:
+            if self._scans is not None:
+                self._scans.unmapped(pid, mappings)
 
     def _memfds(self, look: Look) -> Iterable[Path]:
         array = look.descriptors.array

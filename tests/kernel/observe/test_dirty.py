@@ -10,7 +10,7 @@ import pytest
 
 from snaplib.criu import find_criu
 from snaplib.observe import Watch
-from snaplib.track import Basis, DirtyScan, Estimate, ProcessScan
+from snaplib.track import Basis, DirtyScan, Estimate, ProcessScan, open_tracker
 from snaplib.track.runs import PAGE_BYTES, RUN_DTYPE, empty_runs
 
 WORKLOADS = Path(__file__).parents[1] / "workloads"
@@ -115,6 +115,22 @@ def test_scans_of_someone_else_can_be_fed(start, dirty) -> None:
     assert profile.dirty_basis == "armed"
     assert profile.distinct_dirty_bytes(1e9) == 23 * PAGE_BYTES
     assert profile.dirty_rate_bytes_s == 5 * PAGE_BYTES
+
+
+def test_who_disarms_lets_someone_else_arm(start, dirty, require) -> None:
+    require("write_protect")
+    workload = start.command(dirty)
+    with Watch(workload.task, 600.0, arm="all") as watch:
+        workload.do("23")
+        watch.disarm()
+        with open_tracker(workload.task) as tracker:
+            assert tracker.basis is Basis.WRITE_PROTECT
+            tracker.arm()
+            workload.do("230")
+            watch.feed(tracker.scan())
+        profile = watch._take()
+    assert profile.dirty_basis == "armed"
+    assert 200 * PAGE_BYTES < profile.distinct_dirty_bytes(60) < 300 * PAGE_BYTES
 
 
 MIXED = """

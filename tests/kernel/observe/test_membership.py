@@ -1,0 +1,114 @@
+"""Who belongs to a task: by birth, by cgroup, and seen from inside of a PID namespace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from snaplib.kernel import TaskCgroup
+from snaplib.observe import Watch
+
+IDLE = "print('ready'); input()"
+
+
+@pytest.fixture(autouse=True)
+def _needs(require) -> None:
+    require("bpf_program", "bpf_raw_tracepoint", "btf")
+
+
+def test_who_enters_the_tasks_own_cgroup_is_a_member(start, require) -> None:
+    """As container runtimes do it: a process moves itself into the cgroup, then executes the program."""
+    require("freezer_cgroup_v2")
+    workload = start(IDLE)
+    cgroup = TaskCgroup.create(f"snaplib-test-{workload.pid}", versions=[2])
+    assert cgroup is not None
+    stranger = None
+    try:
+        cgroup.add(workload.pid)
+        with Watch(workload.task, 0.02, arm="none", source="ebpf") as watch:
+            assert watch.profile().cgroup.endswith(cgroup.path.name)
+            entering = f"echo $$ > {cgroup.members_file}; exec sleep 60"
+            stranger = subprocess.Popen(["sh", "-c", entering])
+            deadline = time.monotonic() + 10
+            while len(watch.profile().members) < 2 and time.monotonic() < deadline:
+                watch.wait(timeout_s=1.0)
+            members = watch.profile().members
+        assert [one.pid for one in members] == [workload.pid, stranger.pid]
+        assert members[1].comm == "sleep"
+    finally:
+        if stranger is not None:
+            stranger.kill()
+            stranger.wait()
+        workload.process.kill()
+        workload.process.wait()
+        assert cgroup.remove()
+
+
+def test_strangers_are_no_members(start) -> None:
+    workload, other = (
+        start(IDLE),
+        start("import os; print('ready')\nwhile True: os.fork() or os._exit(0); os.wait()"),
+    )
+    with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
+        time.sleep(0.2)
+        profile = watch._take()
+    assert [one.pid for one in profile.members] == [workload.pid]
+    assert profile.counts.forks == 0
+    assert profile.faults.total == 0
+    assert other.process.poll() is None
+
+
+def test_a_second_armed_watch_says_what_its_figures_rest_on(start, require) -> None:
+    require("write_protect")
+    workload = start(IDLE)
+    with (
+        Watch(workload.task, 600.0, arm="all") as first,
+        Watch(workload.task, 600.0, arm="all") as second,
+    ):
+        assert first.profile().dirty_basis == "armed"
+        assert second.profile().dirty_basis == "faults"
+        assert any("another tracker" in note for note in second.profile().notes)
+        assert first._take().dirty_basis == "armed"
+
+
+INSIDE = """
+import json, os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import os, time; os.fork(); time.sleep(60)"])
+from snaplib.observe import Watch
+from snaplib.task import Task
+with Watch(Task.attach(child.pid), 0.05, arm="none", source="ebpf") as watch:
+    while len(watch.profile().members) < 2:
+        watch.wait(timeout_s=1.0)
+    profile = watch.profile()
+    print(json.dumps({
+        "child": child.pid,
+        "members": [(one.pid, one.ppid) for one in profile.members],
+        "descriptors": sorted({one.pid for one in profile.descriptors}),
+        "paths": sorted({one.path for one in profile.descriptors}),
+    }))
+os.killpg(0, 9)
+"""
+
+
+def test_pids_are_those_of_the_watchers_namespace(require) -> None:
+    require("pid_namespace")
+    result = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", INSIDE],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        start_new_session=True,
+    )
+    told = json.loads(result.stdout)
+    child = told["child"]
+    assert child < 1000, "it is another namespace"
+    (first, _), (second, parent) = told["members"]
+    assert first == parent == child
+    assert told["descriptors"] == [child, second]
+    assert "/dev/null" in told["paths"]
