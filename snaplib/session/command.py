@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,15 +33,24 @@ def locate(name: str, *, cwd: Path, environment: Mapping[str, str]) -> Path:
         candidates = [cwd / (place or ".") / name for place in places]
     refused: Path | None = None
     for path in candidates:
-        if not path.exists():
+        try:
+            mode = path.stat().st_mode
+        except PermissionError:
+            refused = refused or path
             continue
-        if path.is_file() and os.access(path, os.X_OK):
+        except OSError:
+            continue
+        if stat.S_ISREG(mode) and os.access(path, os.X_OK):
             return path
         refused = refused or path
     if refused is None:
         raise CommandNotFound(
             f"{name}: command not found",
             hint="check its spelling" if "/" in name else "check its spelling and $PATH",
+        )
+    if not os.access(refused.parent, os.X_OK):
+        raise CommandNotExecutable(
+            f"{name}: {refused.parent} may not be searched", hint="run it as another user"
         )
     if refused.is_dir():
         raise CommandNotExecutable(f"{name}: {refused} is a directory", hint="name a program in it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ from snaplib.errors import (
     TaskEnded,
 )
 from snaplib.session.control import Control
-from snaplib.session.outer import Outer
+from snaplib.session.outer import LOWEST_FD, Outer
 
 __all__ = ["spawn", "unique_name", "wire_text"]
 
@@ -85,9 +86,11 @@ def spawn(
         files.append(spec_fd)
         ours, theirs = socket.socketpair()
         with theirs:
-            passed = [*outer.fds, *files, theirs.fileno()]
+            report_fd = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
+            files.append(report_fd)
+            passed = [*outer.fds, *files]
             starter = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_INIT), str(spec_fd), str(theirs.fileno())],
+                [sys.executable, "-I", "-S", str(_INIT), str(spec_fd), str(report_fd)],
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -143,8 +146,9 @@ def _failure(report: Mapping[str, Any], spec: Mapping[str, Any]) -> SnaplibError
 
 
 def _memory_file(content: bytes) -> int:
-    fd = os.memfd_create("snaplib", os.MFD_CLOEXEC)
-    with open(os.dup(fd), "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+    made = os.memfd_create("snaplib", os.MFD_CLOEXEC)
+    fd = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
+    with open(made, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
         file.write(content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

@@ -15,14 +15,15 @@ from snaplib.session.nsinit.ends import kind_of
 from snaplib.session.nsinit.outer import identity
 from snaplib.session.record import OuterRecord, StreamRecord, StreamsRecord
 
-__all__ = ["Outer", "Target", "check_output", "place_output", "place_outputs"]
+__all__ = ["LOWEST_FD", "Outer", "Target", "check_output", "place_output", "place_outputs"]
 
 #: None inherits, a path is opened, subprocess.DEVNULL and (for stderr) subprocess.STDOUT mean what
 #: they mean there.
 Target = str | Path | int | IO[Any] | None
 
-#: Above the standard ones: the init replaces its own 0, 1 and 2.
-_LOWEST_FD = 3
+#: What is passed to the init is above the standard ones, which it replaces; a caller whose own
+#: are closed would get these numbers for anything it opens.
+LOWEST_FD = 3
 _MODE = 0o666
 
 
@@ -88,7 +89,7 @@ class Outer:
                 number if target is None else target if isinstance(target, int) else target.fileno()
             )
             opened = os.dup(fd) if kind_of(fd) != "closed" else os.open(os.devnull, os.O_RDWR)
-        moved = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
+        moved = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
         os.close(opened)
         self._stack.callback(os.close, moved)
         self.fds.append(moved)

@@ -284,3 +284,45 @@ def test_a_task_that_ends_at_once_is_a_session_like_any_other():
         with Session.start(["true"], stdout=subprocess.DEVNULL) as session:
             assert session.pidfd >= 0
             assert session.wait(_DEADLINE_S) == ExitStatus(exit_code=0)
+
+
+def test_without_privilege_it_is_said(tmp_path):
+    (tmp_path / "run").mkdir()
+    os.chown(tmp_path / "run", 65534, 65534)
+    for folder in [*tmp_path.parents, tmp_path]:
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    code = """
+from snaplib.errors import RootRequired
+from snaplib.session import Session
+try:
+    Session.start(["true"])
+except RootRequired as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        user=65534,
+        group=65534,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("no permission to give the task a PID namespace"), done.stderr
+    assert not list((tmp_path / "run" / "sessions").iterdir())
+
+
+def test_folders_that_killed_starts_left_are_swept(tmp_path):
+    sessions = tmp_path / "run" / "sessions"
+    sessions.mkdir(parents=True)
+    (sessions.parent).chmod(0o700)
+    for name in (".gone.999999999-1", f".reused.{os.getpid()}-1", ".removed.ended.999999999"):
+        (sessions / name).mkdir()
+    own = (
+        sessions
+        / f".own.{os.getpid()}-{Path('/proc/self/stat').read_text().rpartition(')')[2].split()[19]}"
+    )
+    own.mkdir()
+    assert run(["true"]) == ExitStatus(exit_code=0)
+    assert list(sessions.iterdir()) == [own]

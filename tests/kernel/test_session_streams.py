@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from snaplib.errors import RestoreFailed
+from snaplib.kernel import TaskCgroup
 from snaplib.session import ExitStatus, Session
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
@@ -498,3 +499,86 @@ def test_a_file_that_was_emptied_under_the_task_is_told(tmp_path):
         session.take_over(stdout=file)
     session.terminate()
     finish(session)
+
+
+_OWNER = """
+import sys, time
+from snaplib.session import Session
+with Session.start(["sh", "-c", "echo ready; exec sleep 60"], name="left", interactive=True) as session:
+    with session.raw_terminal():
+        sys.stdin.buffer.raw.read(0)
+        time.sleep(60)
+"""
+
+
+def test_an_owner_that_is_killed_leaves_its_terminal_as_it_was(screen):
+    before = termios.tcgetattr(screen.slave)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _OWNER],
+        stdin=screen.slave,
+        stdout=screen.slave,
+        stderr=screen.slave,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )
+    screen.expect(b"ready\r\n")
+    assert termios.tcgetattr(screen.slave)[3] != before[3]
+    owner.kill()
+    owner.wait()
+    until(lambda: termios.tcgetattr(screen.slave) == before, "the terminal is as it was")
+    # What is typed now is for whoever has the terminal next.
+    screen.type(b"for the shell\n")
+    assert os.read(screen.slave, 100) == b"for the shell\n"
+    with Session.find("left") as session:
+        session.terminate()
+        session.wait(_DEADLINE_S)
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_caller_with_closed_streams(tmp_path, closed):
+    out = tmp_path / "out"
+    script = f"readlink /proc/self/fd/{closed} > {out}"
+    code = f"from snaplib.session import Session; Session.start(['sh', '-c', {script!r}]).wait(30)"
+    command = f'exec {closed}>&-; exec {sys.executable} -c "$0"'
+    done = subprocess.run(
+        ["sh", "-c", command, code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert out.read_text() == ("/dev/null\n" if closed != 1 else f"{out}\n")
+
+
+def test_a_frozen_task_is_thawed_when_the_maker_of_its_dump_dies(tmp_path, require):
+    require("freezer_cgroup_v2")
+    cgroup = TaskCgroup.create(f"snaplib-test-{os.getpid()}", versions=[2])
+    assert cgroup is not None
+    ticks = tmp_path / "ticks"
+    script = f"while :; do echo >> {ticks}; sleep 0.01; done"
+    with Session.start(
+        ["sh", "-c", script], stdout=subprocess.DEVNULL, cgroups=[cgroup.path]
+    ) as session:
+        until(ticks.exists, "it runs")
+        assert cgroup.pids() >= {session.root_host_pid}
+        maker = Session.find(session.name)
+        maker.hold(thaw=[(str(cgroup.control), "0")])
+        cgroup.control.write_text("1")
+        until(lambda: "frozen 1" in (cgroup.path / "cgroup.events").read_text(), "it is frozen")
+        size = ticks.stat().st_size
+        time.sleep(0.1)
+        assert ticks.stat().st_size == size
+        maker.close()
+        until(lambda: ticks.stat().st_size > size, "it runs again")
+        session.terminate()
+        session.wait(_DEADLINE_S)
+    assert cgroup.remove()
+
+
+def test_a_committed_dump_whose_maker_dies_is_finished():
+    with Session.start(["sleep", "60"], stdout=subprocess.DEVNULL) as session:
+        maker = Session.find(session.name)
+        maker.hold()
+        maker.saved("snapshot", end=False)
+        maker.close()
+        assert session.wait(_DEADLINE_S) == ExitStatus(saved="snapshot")
