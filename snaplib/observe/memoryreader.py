@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import time
@@ -73,7 +74,7 @@ class MemoryReader:
         if now >= self._next_walk_s:
             self._walk(pids)
             self._next_walk_s = now + (time.monotonic() - now) * _WALK_SHARE
-        total = Memory(measured_s=now)
+        found = []
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 if pid not in self._walked:
@@ -81,10 +82,10 @@ class MemoryReader:
                 memory, anon_then, resident_then = self._walked[pid]
                 anon, resident = self.sizes(pid)
                 others = (resident - anon) - (resident_then - anon_then)
-                total = total.plus(memory.grown(anon - anon_then, others))
-        return total.plus(
-            Memory(shmem_bytes=self._shared_bytes(memfds), measured_s=total.measured_s)
-        )
+                found.append(memory.grown(anon - anon_then, others))
+        oldest_s = min((one.measured_s for one in found), default=now)
+        shared = Memory(shmem_bytes=self._shared_bytes(memfds), measured_s=oldest_s)
+        return functools.reduce(Memory.plus, found, shared)
 
     def _walk(self, pids: tuple[int, ...]) -> None:
         self._walked.clear()
@@ -96,18 +97,25 @@ class MemoryReader:
     def _walk_one(self, pid: int) -> None:
         anon, resident = self.sizes(pid)
         now = time.monotonic()
-        maps = (self._root / f"{self._memory_owner(pid)}/maps").read_bytes()
-        if maps.count(b"\n") > _MANY_MAPPINGS:
-            memory, objects = self._sums(pid, maps, now)
-        else:
-            mappings = self._procfs.smaps(pid)
-            memory, objects = memory_of(mappings, now)
-            if self._on_mappings is not None:
-                self._on_mappings(pid, mappings)
+        try:
+            memory, objects = self._kinds(pid, now)
+        except PermissionError:
+            # A member that has changed its user shows only its sums.
+            memory = Memory(anon_bytes=anon, file_clean_bytes=resident - anon, measured_s=now)
+            objects = {}
         self._walked[pid] = memory, anon, resident
         for one, mapping in objects.items():
             link = self._root / f"{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
             self._objects.setdefault(one, link)
+
+    def _kinds(self, pid: int, now: float) -> tuple[Memory, dict[SharedObject, Mapping]]:
+        maps = (self._root / f"{self._memory_owner(pid)}/maps").read_bytes()
+        if maps.count(b"\n") > _MANY_MAPPINGS:
+            return self._sums(pid, maps, now)
+        mappings = self._procfs.smaps(pid)
+        if self._on_mappings is not None:
+            self._on_mappings(pid, mappings)
+        return memory_of(mappings, now)
 
     def _sums(
         self, pid: int, maps: bytes, now: float
