@@ -322,8 +322,11 @@ class Watch:
             try:
                 self._scans.add(self._tracker.scan())
                 self._scan_failures_in_a_row = 0
-            except TaskEnded:
-                return  # the next look at its members says so
+            except TaskEnded as error:
+                # The root has ended, and trackers find the others through it. They may live on.
+                self._notes += (f"memory is not armed any more: {error}",)
+                self._drop_tracker()
+                self._scans = None
             except (SnaplibError, OSError) as error:
                 # What was written meanwhile shows in the next scan.
                 self._failed_scans += 1

@@ -83,37 +83,38 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print a table of costs."""
     with tempfile.TemporaryDirectory() as name:
-        programs = _programs(Path(name))
+        found = programs(Path(name))
         if args.only:
-            programs = {args.only: programs[args.only]}
+            found = {args.only: found[args.only]}
         print(f"{machine()}; {args.rounds} rounds")
         print("| program | CPU s | watched, not armed | an eighth armed | all armed | watcher MB |")
         print("|---|---|---|---|---|---|")
         medians: dict[str, list[float]] = {mode: [] for mode in _MODES}
-        for program, (command, real) in programs.items():
+        for program, (command, real) in found.items():
             alone: list[float] = []
-            costs: dict[str, list[float]] = {mode: [] for mode in _MODES}
+            used: dict[str, list[float]] = {mode: [] for mode in _MODES}
             watchers: dict[str, list[float]] = {mode: [] for mode in _MODES}
             memory_kib = 0
             for number in range(args.rounds + 1):
                 base, _, _ = _measure(command, None, name)
                 for mode in _MODES:
-                    used, watcher, peak_kib = _measure(command, mode, name)
+                    task, watcher, peak_kib = _measure(command, mode, name)
                     if number:
-                        costs[mode].append(used / base - 1)
-                        watchers[mode].append(watcher / base)
+                        used[mode].append(task)
+                        watchers[mode].append(watcher)
                         memory_kib = max(memory_kib, peak_kib)
                 if number:
                     alone.append(base)
             cells = []
             for mode in _MODES:
-                task, watcher = statistics.median(costs[mode]), statistics.median(watchers[mode])
+                # The least disturbed run of each: what else the machine does only ever adds.
+                task = min(used[mode]) / min(alone) - 1
+                watcher = statistics.median(watchers[mode]) / min(alone)
                 cells.append(f"{task:+.1%} (+ watcher {watcher:.1%})")
                 if real:
                     medians[mode].append(task + watcher)
             print(
-                f"| {program} | {statistics.median(alone):.2f} | {' | '.join(cells)}"
-                f" | {memory_kib / 1024:.0f} |",
+                f"| {program} | {min(alone):.2f} | {' | '.join(cells)} | {memory_kib / 1024:.0f} |",
                 flush=True,
             )
         if not any(medians.values()):
@@ -176,7 +177,7 @@ def _cpu_so_far(pid: int) -> float:
     return sum(one.user_ticks + one.system_ticks for one in stats) / os.sysconf("SC_CLK_TCK")
 
 
-def _programs(folder: Path) -> dict[str, tuple[list[str], bool]]:
+def programs(folder: Path) -> dict[str, tuple[list[str], bool]]:
     """Return the programs by name: the command, and whether it is a real one."""
     source = folder / "unit.c"
     source.write_text(
@@ -189,7 +190,7 @@ def _programs(folder: Path) -> dict[str, tuple[list[str], bool]]:
     for name, text in (("touch", _TOUCH), ("scatter", _SCATTER)):
         (folder / f"{name}.c").write_text(text)
         subprocess.run(["gcc", "-O1", "-o", folder / name, folder / f"{name}.c"], check=True)
-    programs = {
+    found = {
         "gcc -O2": (["gcc", "-O2", "-c", str(source), "-o", os.devnull], True),
         "Python, churning objects": ([sys.executable, "-c", _CHURN], True),
         "open, read, close": ([sys.executable, "-c", _OPENS], True),
@@ -197,17 +198,17 @@ def _programs(folder: Path) -> dict[str, tuple[list[str], bool]]:
     if shutil.which("samtools"):
         _make_reads(folder / "reads.sam")
         command = ["samtools", "sort", "-m", "64M", "-O", "bam", "-o", os.devnull]
-        programs["samtools sort"] = ([*command, str(folder / "reads.sam")], True)
+        found["samtools sort"] = ([*command, str(folder / "reads.sam")], True)
     if shutil.which("redis-server") and shutil.which("redis-benchmark"):
         script = (
             "redis-server --port 0 --unixsocket redis.sock --save '' >/dev/null &"
             " server=$!; sleep 0.2;"
             " redis-benchmark -s redis.sock -n 150000 -r 100000 -t set,get -q; kill $server; wait"
         )
-        programs["redis under load"] = (["sh", "-c", script], True)
-    programs["worst: fresh pages only"] = ([str(folder / "touch")], False)
-    programs["worst: random writes over 256 MiB"] = ([str(folder / "scatter")], False)
-    return programs
+        found["redis under load"] = (["sh", "-c", script], True)
+    found["worst: fresh pages only"] = ([str(folder / "touch")], False)
+    found["worst: random writes over 256 MiB"] = ([str(folder / "scatter")], False)
+    return found
 
 
 def _make_reads(path: Path) -> None:

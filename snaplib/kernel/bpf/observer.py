@@ -119,18 +119,23 @@ class TreeObserver:
         Both as `records.COUNTS`, all CPUs together. The counters of a process that has ended are in the
         second only.
         """
-        keys, values = self._programs.maps["counts"].items(np.uint32, records.COUNTS)
+        table = self._programs.maps["counts"]
+        keys, values = table.items(np.uint32, records.COUNTS)
         living = set(self._member_ids())
         by_pid: dict[int, np.ndarray] = {}
-        total = self._departed.copy()
         for key, rows in zip(keys.tolist(), values, strict=True):
-            summed = _summed(rows)
-            _add(total, summed)
             if key in living:
-                by_pid[self._pids.get(key, 0)] = summed
-            elif self._programs.maps["counts"].delete(struct.pack("<I", key)):
-                _add(self._departed, summed)
+                by_pid[self._pids.get(key, 0)] = _summed(rows)
+                continue
+            # Read again: it may have ended after the first reading, and counted until then.
+            raw_key = struct.pack("<I", key)
+            last = table.get(raw_key, records.COUNTS)
+            if last is not None and table.delete(raw_key):
+                _add(self._departed, _summed(last))
                 self._pids.pop(key, None)
+        total = self._departed.copy()
+        for counts in by_pid.values():
+            _add(total, counts)
         return by_pid, total
 
     def tcp_changes(self) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -46,6 +47,27 @@ def test_who_enters_the_tasks_own_cgroup_is_a_member(start, require) -> None:
         workload.process.kill()
         workload.process.wait()
         assert cgroup.remove()
+
+
+def test_the_root_may_end_before_the_others(start) -> None:
+    workload = start(
+        "import os, time; print('ready'); input(); print('done'); os.fork() or time.sleep(60)"
+    )
+    with Watch(workload.task, 0.02, arm="sample", source="ebpf") as watch:
+        workload.do()
+        workload.process.wait()
+        deadline = time.monotonic() + 10
+        while workload.pid in {one.pid for one in watch.profile().members}:
+            assert time.monotonic() < deadline
+            watch.wait(timeout_s=1.0)
+        profile = watch.wait(timeout_s=10.0)
+        assert len(profile.members) == 1
+        assert profile.dirty_basis == "faults"
+        assert any("has ended" in note for note in profile.notes)
+        os.kill(profile.members[0].pid, 9)
+        while watch.wait(timeout_s=10.0) is not None:
+            pass
+        assert watch.ended
 
 
 def test_strangers_are_no_members(start) -> None:
