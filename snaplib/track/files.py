@@ -11,6 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import attrs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -21,6 +23,15 @@ __all__ = ["FileTimes"]
 
 #: Two writes this close may leave the same time: two ticks of the slowest kernel clock (100 Hz).
 _TICKS_NS = 20_000_000
+
+
+@attrs.frozen
+class _Seen:
+    """When a file was written last, when that was seen, and whether any process had it open."""
+
+    written_ns: int
+    looked_ns: int
+    is_open: bool
 
 
 class FileTimes:
@@ -36,14 +47,18 @@ class FileTimes:
         self._root = procfs.root
         self._pid = pid
         self._members = members
-        #: By device and inode: time of the last write, and of the look at it.
-        self._seen: dict[tuple[int, int], tuple[int, int]] = {}
+        self._seen: dict[tuple[int, int], _Seen] = {}
 
     def note(self, area: Area) -> None:
-        """Remember the time of the last write."""
+        """Remember the time of the last write, and whether anyone can write."""
         written_ns, now_ns = self._times(area)
         if written_ns is not None:
-            self._seen[area.file] = written_ns, now_ns
+            last = self._seen.get(area.file)
+            # Once all have closed it there is nobody to get it from.
+            is_open = (last is None or last.is_open) and any(
+                self._holds(pid, area.file) for pid in self._members()
+            )
+            self._seen[area.file] = _Seen(written_ns, now_ns, is_open)
 
     def written(self, area: Area) -> bool:
         """Whether the file may have been written since `note`; True where nobody can tell."""
@@ -51,11 +66,9 @@ class FileTimes:
         last = self._seen.get(area.file)
         if written_ns is None or last is None:
             return True
-        last_written_ns, last_look_ns = last
         # A write right after the look may have got the very time that was seen.
-        if written_ns == last_written_ns <= last_look_ns - _TICKS_NS:
-            return False
-        return any(self._holds(pid, area.file) for pid in self._members())
+        unchanged = written_ns == last.written_ns <= last.looked_ns - _TICKS_NS
+        return last.is_open and not unchanged
 
     def _times(self, area: Area) -> tuple[int | None, int]:
         now_ns = time.time_ns()

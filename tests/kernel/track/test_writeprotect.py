@@ -236,6 +236,7 @@ def test_a_memfd_written_through_its_descriptor_is_never_clean(victim, track, di
     tracker.scan()
     assert dirty(tracker.scan(), victim.pid, address, PAGES) == set()
     victim("pwrite", 0, 17)
+    victim("close")
     scan = tracker.scan()
     assert dirty(scan, victim.pid, address, PAGES) == ALL
     assert set(scan.process(victim.pid).untracked["why"].tolist()) == {Unknown.FILE_WRITTEN}
@@ -243,6 +244,9 @@ def test_a_memfd_written_through_its_descriptor_is_never_clean(victim, track, di
     time.sleep(0.05)
     tracker.scan()
     assert dirty(tracker.scan(), victim.pid, address, PAGES) == set()
+    # Nobody has it open any more.
+    write(victim, "store", address)
+    assert dirty(tracker.scan(), victim.pid, address, PAGES) == WRITTEN
 
 
 def test_a_process_whose_scan_fails_is_dirty_wholly(victim, track, dirty, monkeypatch):

@@ -129,6 +129,7 @@ static long obey(const char *line, char **arguments) {
         return 0;
     }
     if (!strcmp(word, "pwrite")) return pwrite(last_memfd, &stamp, 1, first * PAGE);
+    if (!strcmp(word, "close")) return close(last_memfd);
     if (!strcmp(word, "peek")) return (unsigned char)*start;
     if (!strcmp(word, "thread")) {
         pthread_t thread;
