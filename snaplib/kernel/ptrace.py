@@ -313,6 +313,8 @@ def _choose_thread(pid: int) -> int:
         except (FileNotFoundError, ProcessLookupError, IndexError):
             continue
         best = min(best, (rank, tid))
+        if rank == 0:
+            break
     if best[0] == 9:
         raise ProcessLookupError(errno.ESRCH, f"pid {pid} has no living thread")
     return best[1]

@@ -52,8 +52,6 @@ class Roster:
         self._failures: dict[int, _Failure] = {}
         self._known: frozenset[int] = frozenset()
         self.armed: dict[int, ArmedProcess] = {}
-        #: Processes that have no memory of their own: pid -> pid of the one they share it with.
-        self.sharing: dict[int, int] = {}
 
     def detail(self, pid: int) -> str:
         """Return why a process is not armed."""
@@ -82,7 +80,6 @@ class Roster:
                 be worth it: compilers, the commands of a shell.
         """
         known, self._known = self._known, frozenset(pids)
-        self.sharing.clear()
         self.take([pid for pid in pids if new_ones or pid in known])
 
     def take(self, pids: Sequence[int]) -> None:
@@ -91,11 +88,8 @@ class Roster:
         for pid in pids:
             if pid in self.armed or self._too_early(pid):
                 continue
-            owner = self._owner(pid, (*self.armed, *wanted))
-            if owner is None:
+            if self._owner(pid, (*self.armed, *wanted)) is None:
                 wanted.append(pid)
-            else:
-                self.sharing[pid] = owner
         for taken in take_userfaultfds(wanted):
             if taken.userfaultfd is None:
                 if taken.errno != errno.ESRCH:
@@ -130,9 +124,9 @@ class Roster:
                 process.close()
             self.armed.clear()
 
-    def shares(self, pid: int, owner: int) -> bool:
-        """Return whether a process still has the memory of another, and none of its own."""
-        return self._owner(pid, (owner,)) is not None
+    def owner(self, pid: int) -> int | None:
+        """Return the armed process whose memory this one has, as after vfork(2); None for others."""
+        return self._owner(pid, tuple(self.armed))
 
     def _owner(self, pid: int, others: Sequence[int]) -> int | None:
         for other in others:

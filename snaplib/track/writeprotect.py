@@ -232,15 +232,17 @@ class WriteProtect:
                 processes[pid] = ProcessScan(
                     pid, runs[known], runs[~known], complete=self.basis is not Basis.SAMPLED
                 )
-        for pid, owner in self._roster.sharing.items():
-            if owner in processes and self._roster.shares(pid, owner):
-                detail = f"it shares the memory of pid {owner}"
-                processes[pid] = ProcessScan(pid, empty_runs(), empty_runs(), detail=detail)
         return processes
 
     def _add_unarmed(self, processes: dict[int, ProcessScan]) -> None:
         for pid in self._members():
-            if pid not in processes:
+            if pid in processes:
+                continue
+            owner = self._roster.owner(pid)
+            if owner in processes:
+                detail = f"it has the memory of pid {owner}"
+                processes[pid] = ProcessScan(pid, empty_runs(), empty_runs(), detail=detail)
+            else:
                 detail = self._roster.detail(pid)
                 found = scan_untracked(self._task.procfs, pid, Unknown.PROCESS, detail)
                 if found is not None:

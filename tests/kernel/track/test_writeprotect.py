@@ -207,6 +207,22 @@ def test_a_child_is_new_and_then_tracked(victim, track, dirty):
     assert [process.pid for process in tracker.scan().processes] == [victim.pid]
 
 
+def test_a_child_with_the_memory_of_its_parent_is_not_counted_twice(victim, track, dirty):
+    address = victim("map", "anon", PAGES)
+    victim("store", address, 0, PAGES)
+    tracker = track(victim.pid)
+    child = victim("borrow")
+    try:
+        for _ in range(3):
+            write(victim, "store", address)
+            scan = tracker.scan()
+            assert dirty(scan, victim.pid, address, PAGES) == WRITTEN
+            assert scan.process(child).dirty.size == 0
+            assert str(victim.pid) in scan.process(child).detail
+    finally:
+        victim("reap", child)
+
+
 def test_another_program_in_the_same_process_is_new(victim, track, dirty):
     tracker = track(victim.pid)
     victim("exec")
