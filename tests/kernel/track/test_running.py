@@ -33,7 +33,10 @@ class Shadow:
     def copy_ahead(self) -> None:
         """Scan, and copy what is dirty, all while the task runs."""
         scan = self.tracker.scan(still=True)
-        assert scan.still
+        if not scan.still:
+            # It could not be stopped in time, so there is no telling what a disk still writes.
+            self._note(scan)
+            return
         memory = os.open(f"/proc/{self.task.pid}/mem", os.O_RDONLY)
         try:
             for run in scan.process(self.task.pid).dirty:
