@@ -62,6 +62,11 @@ _NR_PIDFD_GETFD = 438
 # writes by the kernel are seen all the same, as asynchronous write protection calls no handler.
 _UFFD_USER_MODE_ONLY = 1
 
+#: What trackers ask of a userfaultfd (`snaplib.kernel.uffd`), and where its fdinfo tells:
+#: UFFD_FEATURE_WP_ASYNC, _WP_UNPOPULATED and _WP_HUGETLBFS_SHMEM.
+_FEATURES = 1 << 15 | 1 << 13 | 1 << 12
+_API = re.compile(rb"^API:\s*\w+:(\w+)", re.MULTILINE)
+
 #: System calls that fail with EINTR after a stop, though no handler ran (signal(7)), by
 #: asm/unistd_64.h: semop, rt_sigtimedwait, io_getevents, semtimedop, epoll_wait, epoll_pwait,
 #: io_pgetevents, io_uring_enter, epoll_pwait2; recvmmsg keeps its own time.
@@ -335,10 +340,13 @@ def _take(pid: int) -> tuple[int, float]:
     if tracer and int(tracer[1]):
         raise OSError(errno.EPERM, f"it is being traced by pid {int(tracer[1])}")
     code_address = _find_code(pid)
+    inherited = _inherited(pid)
     pidfd = os.pidfd_open(pid)
     try:
         flags = os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY
         with _StoppedThread(pid, _choose_thread(pid), code_address, _options(pid)) as thread:
+            for descriptor in inherited:
+                thread.call("close", _NR_CLOSE, descriptor)
             theirs = thread.call("userfaultfd", _NR_USERFAULTFD, flags)
             try:
                 ours = _checked("pidfd_getfd", _libc.syscall(_NR_PIDFD_GETFD, pidfd, theirs, 0))
@@ -351,27 +359,57 @@ def _take(pid: int) -> tuple[int, float]:
 
 
 def _close_in_children(pid: int, descriptor: int) -> None:
-    """Close it in children that another thread forked just when it was open: CRIU would refuse them."""
-    for tid in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - starts without pathlib
+    """Close it in children that another thread forked just when it was open: CRIU would refuse them.
+
+    A child whose fork is still under way is not seen; `_take` of the child itself does it then.
+    """
+    for child in _children(pid):
         try:
-            children = _read(f"/proc/{pid}/task/{tid}/children").split()
-        except (FileNotFoundError, ProcessLookupError):
+            if _is_userfaultfd(child, descriptor):
+                tid = _choose_thread(child)
+                with _StoppedThread(child, tid, _find_code(child), _options(child)) as thread:
+                    thread.call("close", _NR_CLOSE, descriptor)
+        except OSError:
+            # It has ended or executed another program, which closed it.
             continue
-        for child in map(int, children):
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children that a process can have forked while one of its threads was stopped."""
+    if len(os.listdir(f"/proc/{pid}/task")) == 1:  # noqa: PTH208 - starts without pathlib
+        return []
+    found = []
+    # Not task/TID/children: there, a child that ends while they are read hides others.
+    for name in os.listdir("/proc"):  # noqa: PTH208 - as above
+        if name.isdigit():
             try:
-                if _holds_userfaultfd(child, descriptor):
-                    chosen = _choose_thread(child)
-                    with _StoppedThread(
-                        child, chosen, _find_code(child), _options(child)
-                    ) as thread:
-                        thread.call("close", _NR_CLOSE, descriptor)
-            except OSError:
-                # It has ended or executed another program, which closed it.
+                fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
                 continue
+            if int(fields[1]) == pid:
+                found.append(int(name))
+    return found
 
 
-def _holds_userfaultfd(pid: int, descriptor: int) -> bool:
-    target = os.readlink(f"/proc/{pid}/fd/{descriptor}")  # noqa: PTH115 - starts without pathlib
+def _inherited(pid: int) -> list[int]:
+    """Return descriptors of trackers that a process inherited by being forked at the wrong moment.
+
+    Told from userfaultfds of its own by what they were opened for.
+    """
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - as above
+        try:
+            if _is_userfaultfd(pid, int(name)):
+                api = _API.search(_read(f"/proc/{pid}/fdinfo/{name}"))
+                if api and int(api[1], 16) & _FEATURES == _FEATURES:
+                    found.append(int(name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _is_userfaultfd(pid: int, descriptor: int) -> bool:
+    target = os.readlink(f"/proc/{pid}/fd/{descriptor}")  # noqa: PTH115 - as above
     return target == "anon_inode:[userfaultfd]"
 
 
