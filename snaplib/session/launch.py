@@ -131,6 +131,10 @@ def _failure(report: Mapping[str, Any], spec: Mapping[str, Any]) -> SnaplibError
         if number == errno.EPERM:
             return RootRequired(f"no permission to give the task a PID namespace ({text})")
         return HostUnfit(f"the task cannot be given a PID namespace: {text}")
+    if report["failed"] == "prepare":
+        return HostUnfit(
+            f"the task could not be given its folder {spec['cwd']}, cgroup or terminal: {text}"
+        )
     if report["failed"] == "exec":
         program = spec["command"][0]
         if number in (errno.ENOENT, errno.ENOTDIR):

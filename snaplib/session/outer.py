@@ -12,10 +12,18 @@ from typing import IO, Any
 
 from snaplib.errors import RestoreFailed, UsageError
 from snaplib.session.nsinit.ends import kind_of
-from snaplib.session.nsinit.outer import identity
-from snaplib.session.record import OuterRecord, StreamRecord, StreamsRecord
+from snaplib.session.nsinit.outer import began_anew, identity
+from snaplib.session.record import Backlog, OuterRecord, StreamRecord, StreamsRecord
 
-__all__ = ["LOWEST_FD", "Outer", "Target", "check_output", "place_output", "place_outputs"]
+__all__ = [
+    "LOWEST_FD",
+    "Outer",
+    "Target",
+    "check_output",
+    "place_input",
+    "place_output",
+    "place_streams",
+]
 
 #: None inherits, a path is opened, subprocess.DEVNULL and (for stderr) subprocess.STDOUT mean what
 #: they mean there.
@@ -168,14 +176,36 @@ def _emptied(was: OuterRecord, path: str) -> RestoreFailed:
     )
 
 
-def place_outputs(
-    record: StreamsRecord, outer: Outer, captured: Collection[int]
+def place_input(record: StreamRecord, fd: int, unread_bytes: int) -> dict[str, Any]:
+    """Decide where a stream's input goes on.
+
+    Args:
+        record: The stream as the snapshot has it.
+        fd: The outer descriptor now.
+        unread_bytes: How much of what was taken from the old one goes with the snapshot.
+
+    Returns:
+        What the init is told of it: with ``skip_bytes``, which were taken before, if the input is
+        a pipe whose writer begins anew.
+    """
+    content, now = record.to_json(), identity(fd)
+    taken_bytes = record.outer.delivered_bytes
+    skips = now["kind"] != "closed" and began_anew(content["outer"], now)
+    # The unread part is counted when it is passed on again.
+    counted_bytes = max(0, taken_bytes - unread_bytes)
+    content["outer"] = content["outer"] | now | {"delivered_bytes": counted_bytes}
+    return content | {"skip_bytes": taken_bytes if skips else 0}
+
+
+def place_streams(
+    record: StreamsRecord, outer: Outer, backlog: Backlog, captured: Collection[int]
 ) -> tuple[list[dict[str, Any]], list[int]]:
     """Connect recorded streams to new outer ends.
 
     Args:
         record: The streams as the snapshot has them.
         outer: What they are connected to now.
+        backlog: What was on its way at the dump.
         captured: The streams whose earlier output can be written again.
 
     Returns:
@@ -196,5 +226,8 @@ def place_outputs(
             content["outer"] = identity(fd) | counts
             if rewrite:
                 rewrites.append(first)
+        elif stream.kind == "pipe":
+            unread_bytes = len(backlog.inputs.get(0, b""))
+            content = place_input(stream, outer.fds[0], unread_bytes)
         told.append(content)
     return told, rewrites

@@ -14,7 +14,7 @@ from snaplib.session.command import locate
 from snaplib.session.control import Control
 from snaplib.session.handle import SessionHandle, streams_of
 from snaplib.session.launch import spawn, unique_name, wire_text
-from snaplib.session.outer import Outer, Target, check_output, place_outputs
+from snaplib.session.outer import Outer, Target, check_output, place_streams
 from snaplib.session.pids import free_pids
 from snaplib.session.record import Backlog, ExitStatus, StreamsRecord
 
@@ -145,7 +145,7 @@ class Session(SessionHandle):
         captured = captured or {}
         outer = Outer(stdin, stdout, stderr, append=True)
         with contextlib.closing(outer):
-            streams, rewrites = place_outputs(record, outer, captured)
+            streams, rewrites = place_streams(record, outer, backlog, captured)
             spec = {
                 "mode": "restore",
                 "name": name or unique_name(command),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from snaplib.errors import CommandNotExecutable, CommandNotFound, KeyBusy, UsageError
+from snaplib.errors import CommandNotExecutable, CommandNotFound, HostUnfit, KeyBusy, UsageError
 from snaplib.session import ExitStatus, Session
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
@@ -105,6 +105,11 @@ def test_a_script_without_its_interpreter_is_126_and_leaves_nothing(tmp_path):
         run([str(script)], name="gone")
     assert Session.find("gone") is None
     assert list((tmp_path / "run" / "sessions").iterdir()) == []
+
+
+def test_a_cgroup_that_is_not_there_is_no_missing_command(tmp_path):
+    with pytest.raises(HostUnfit, match="cgroup"):
+        run(["true"], cgroups=[tmp_path / "missing"])
 
 
 def test_a_relative_program_counts_from_the_tasks_folder(tmp_path):

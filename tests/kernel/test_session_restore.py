@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -231,6 +232,45 @@ def test_input_from_a_pipe_is_read_once(tmp_path, eventually):
     os.close(reading)
     assert finish(session) == ExitStatus(exit_code=0)
     feeder.join()
+    assert out.read_bytes() == content
+
+
+def test_input_of_a_pipeline_that_runs_again_is_read_once(tmp_path, eventually):
+    out = tmp_path / "out"
+    content = written()
+    feeders = []
+
+    def pipeline() -> int:
+        """Begin the input anew, as a shell does that is given the same line again."""
+        reading, writing = os.pipe()
+
+        def feed() -> None:
+            # The first ones are cut off in the middle.
+            with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
+                file.write(content)
+
+        feeders.append(threading.Thread(target=feed))
+        feeders[-1].start()
+        return reading
+
+    with out.open("ab") as file:
+        reading = pipeline()
+        session = Session.start([sys.executable, "-c", _READER], stdin=reading, stdout=file)
+        os.close(reading)
+        for turn in range(3):
+            eventually(lambda turn=turn: out.stat().st_size > 200_000 * (turn + 1), "some output")
+            saved = save(session, tmp_path / f"images{turn}")
+            assert saved.backlog.inputs[0]
+            reading = pipeline()
+            session = load(saved, stdin=reading, stdout=file)
+            os.close(reading)
+        # And once more without a dump, as if only the supervisor had died.
+        reading = pipeline()
+        session.take_over(stdin=reading, stdout=file)
+        os.close(reading)
+    assert finish(session) == ExitStatus(exit_code=0)
+    for feeder in feeders:
+        feeder.join()
     assert out.read_bytes() == content
 
 

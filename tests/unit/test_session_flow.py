@@ -173,6 +173,19 @@ def test_the_end_of_the_source_is_passed_on():
         assert (os.read(ends.read_fd, 10), os.read(ends.read_fd, 10)) == (b"last", b"")
 
 
+@KINDS
+def test_what_was_passed_on_before_is_skipped(kinds):
+    with Ends(*kinds, pending=b"first ", skip_bytes=300_000) as ends:
+        while len(ends.sent) < 310_000:
+            ends.send(_PATTERN)
+            ends.flow.pump()
+        ends.close_source()
+        while not ends.flow.done:
+            ends.flow.pump()
+            ends.take()
+        assert ends.got == b"first " + ends.sent[300_000:]
+
+
 def test_a_reader_that_has_gone_closes_the_source():
     with Ends() as ends:
         ends.close_sink()

@@ -34,6 +34,8 @@ class Flow:
         keeps_sink: Do not close the sink when the source has ended: the end of an outer terminal is
             not the end of the task's terminal.
         pending: Bytes to pass on first.
+        skip_bytes: How much of the source to throw away: its writer began anew, and what it writes
+            first has been passed on before.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Flow:
         survives_sink: bool = False,
         keeps_sink: bool = False,
         pending: bytes = b"",
+        skip_bytes: int = 0,
     ) -> None:
         self.source = source
         self.sink = sink
         self.survives_sink = survives_sink
         self.keeps_sink = keeps_sink
         self.pending = pending
+        self.skip_bytes = skip_bytes
         self.delivered_bytes = 0
         #: Why the flow was given up, if its ends were not simply closed.
         self.failure = ""
@@ -151,10 +155,10 @@ class Flow:
         if self.source is None:
             self._end_sink()
             return False
-        if self._splices:
+        if self._splices and not self.skip_bytes:
             return self._splice()
         try:
-            data = self.source.read(_CHUNK_BYTES)
+            data = self.source.read(min(_CHUNK_BYTES, self.skip_bytes or _CHUNK_BYTES))
         except OSError as error:
             self.failure = str(error)
             data = b""
@@ -163,6 +167,9 @@ class Flow:
         if not data:
             self._end_source()
             return False
+        if self.skip_bytes:
+            self.skip_bytes -= len(data)
+            return True
         self.pending = data
         return self._write_pending()
 

@@ -151,9 +151,10 @@ class Init:
         self.root_pid = root.pid
         self.state = "running"
         self._publish()
-        number = root.release()
-        if number:
-            self._abandon({"failed": "exec", "errno": number, "error": os.strerror(number)})
+        failure = root.release()
+        if failure is not None:
+            what, number = failure
+            self._abandon({"failed": what, "errno": number, "error": os.strerror(number)})
             return False
         self._report_start()
         return True

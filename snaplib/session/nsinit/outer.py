@@ -6,13 +6,14 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from snaplib.kernel.isolation import same_open_file
 from snaplib.session.nsinit.ends import kind_of
 
-__all__ = ["identity", "open_direct", "same_output"]
+__all__ = ["began_anew", "identity", "open_direct", "same_output"]
 
 #: /dev/null, zero, full, random and the like (Documentation/admin-guide/devices.txt): CRIU opens
 #: them by path.
@@ -45,6 +46,19 @@ def identity(fd: int) -> dict[str, Any]:
         "delivered_bytes": 0,
         "appends": bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND),
     }
+
+
+def began_anew(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether an input is a pipe made anew: a pipeline that was run again, from its beginning.
+
+    A named pipe or a socket may be served by a program that goes on where it was.
+    """
+    return (
+        was["kind"] == now["kind"] == "pipe"
+        and was["path"] is None
+        and now["path"] is None
+        and was["inode"] != now["inode"]
+    )
 
 
 def same_output(first: int, second: int) -> bool:

@@ -19,7 +19,8 @@ __all__ = ["LAST_RESERVED_PID", "Root", "set_last_pid"]
 #: namespace of its own.
 LAST_RESERVED_PID = 299
 
-_FAILED = struct.Struct("i")
+#: errno, and whether it was the exec that failed or what comes before it.
+_FAILED = struct.Struct("i?")
 
 
 def set_last_pid(pid: int) -> None:
@@ -62,18 +63,21 @@ class Root:
         os.close(go_reading)
         os.close(failure_writing)
 
-    def release(self) -> int:
+    def release(self) -> tuple[str, int] | None:
         """Let it exec.
 
         Returns:
-            0, or the errno with which it failed.
+            None; or what failed, exec or prepare, and the errno.
         """
         with contextlib.suppress(BrokenPipeError):
             os.write(self._go, b"g")
         os.close(self._go)
         answer = os.read(self._failure, _FAILED.size)
         os.close(self._failure)
-        return int(_FAILED.unpack(answer)[0]) if len(answer) == _FAILED.size else 0
+        if len(answer) != _FAILED.size:
+            return None
+        number, prepared = _FAILED.unpack(answer)
+        return "exec" if prepared else "prepare", number
 
 
 def _become(
@@ -86,6 +90,7 @@ def _become(
     failure: int,
 ) -> NoReturn:
     """Turn the forked child into the task."""
+    prepared = False
     try:
         signal.set_wakeup_fd(-1)
         os.setsid()
@@ -109,6 +114,7 @@ def _become(
         if os.read(go, 1) != b"g":
             os._exit(1)
         os.close(go)
+        prepared = True
         # Every other descriptor is close-on-exec.
         os.execve(  # noqa: S606 - this is what an init is for
             _bytes(spec["executable"]),
@@ -116,7 +122,7 @@ def _become(
             {_bytes(name): _bytes(value) for name, value in spec["environment"].items()},
         )
     except OSError as error:
-        os.write(failure, _FAILED.pack(error.errno or 1))
+        os.write(failure, _FAILED.pack(error.errno or 1, prepared))
     finally:
         os._exit(127)
 

@@ -9,7 +9,7 @@ from typing import Any
 from snaplib.kernel.isolation import tee
 from snaplib.session.nsinit.ends import End, open_end
 from snaplib.session.nsinit.flow import Flow
-from snaplib.session.nsinit.outer import identity
+from snaplib.session.nsinit.outer import began_anew, identity
 from snaplib.session.nsinit.terminal import Terminal
 
 __all__ = ["Stream"]
@@ -45,7 +45,13 @@ class Stream:
 
     @classmethod
     def pipe(
-        cls, fds: list[int], outer: dict[str, Any], outer_fd: int, *, pending: bytes = b""
+        cls,
+        fds: list[int],
+        outer: dict[str, Any],
+        outer_fd: int,
+        *,
+        pending: bytes = b"",
+        skip_bytes: int = 0,
     ) -> Stream:
         """Make a pipe to or from the task, and the flow between it and `outer_fd`."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -59,7 +65,7 @@ class Stream:
         near, far = End(ours, "pipe"), open_end(outer_fd, writing=not inbound)
         near.enlarge()
         if inbound:
-            stream.input = Flow(far, near, pending=pending)
+            stream.input = Flow(far, near, pending=pending, skip_bytes=skip_bytes)
         else:
             stream.output = Flow(near, far, pending=pending)
         return stream
@@ -107,9 +113,7 @@ class Stream:
     def describe(self) -> dict[str, Any]:
         """Return the fields of `snaplib.session.record.StreamRecord` as they are now."""
         outer = dict(self.outer)
-        counted = self.output or self.input
-        if counted is not None:
-            outer["delivered_bytes"] = outer.get("delivered_bytes", 0) + counted.delivered_bytes
+        outer["delivered_bytes"] = outer.get("delivered_bytes", 0) + self._counted_bytes()
         ended = (self.input is not None and self.input.source is None) or (
             self.kind == "pipe" and self.output is not None and self.output.source is None
         )
@@ -122,6 +126,14 @@ class Stream:
             "outer": outer,
         }
 
+    def _counted_bytes(self) -> int:
+        """How much has gone to the outer end, or was taken from it, since the flows were made."""
+        if self.output is not None:
+            return self.output.delivered_bytes
+        if self.input is not None:
+            return self.input.delivered_bytes + len(self.input.pending)
+        return 0
+
     def go_on_in(self, outer_fd: int) -> None:
         """Count from now on what goes to another outer end; in the same file, behind what is there."""
         was, now = self.describe()["outer"], identity(outer_fd)
@@ -132,6 +144,10 @@ class Stream:
         if same and not now["appends"] and self.output is not None:
             os.lseek(outer_fd, was["start_bytes"] + was["delivered_bytes"], os.SEEK_SET)
             now |= {name: was[name] for name in ("start_bytes", "delivered_bytes")}
+        if self.input is not None:
+            now["delivered_bytes"] = was["delivered_bytes"] - len(self.input.pending)
+            if began_anew(was, now):
+                self.input.skip_bytes = was["delivered_bytes"]
         self.outer = now
         for flow in self.flows:
             flow.delivered_bytes = 0

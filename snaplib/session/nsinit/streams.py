@@ -91,7 +91,13 @@ class Streams:
             known = dict(record["outer"])
             if record["kind"] == "pipe":
                 pending = (inputs if fds == [0] else outputs).get(fds[0], b"")
-                stream = Stream.pipe(fds, known, outer[fds[0]], pending=pending)
+                stream = Stream.pipe(
+                    fds,
+                    known,
+                    outer[fds[0]],
+                    pending=pending,
+                    skip_bytes=record.get("skip_bytes", 0),
+                )
                 if record["ended"] and stream.input is not None:
                     stream.input.change_source(None)
                 self.streams.append(stream)
