@@ -336,18 +336,20 @@ def stopped_task(script: str, ready: Path, **streams) -> Session:
 
 
 _WRITER = """
-import os, sys, pathlib, fcntl
+import os, sys, pathlib, fcntl, time
 fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK)
-data, sent = bytes(range(251)) * 30000, 0
-try:
-    while sent < len(data):
+data, sent, refused = bytes(range(251)) * 30000, 0, 0
+while sent < len(data) and refused < 10:
+    try:
         sent += os.write(1, data[sent:sent + 9973])
-except BlockingIOError:
-    pass
+        refused = 0
+    except BlockingIOError:
+        refused += 1
+        time.sleep(0.03)
 pathlib.Path(sys.argv[1] + ".new").write_text(str(sent))
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 fcntl.fcntl(1, fcntl.F_SETFL, 0)
-import time; time.sleep(0.1)
+time.sleep(0.1)
 os.write(1, b"THE END")
 """
 
