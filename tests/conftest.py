@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -45,7 +46,13 @@ def _required(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark."""
+    """Declare the mark, and have a session of our own where ours is led from another PID namespace.
+
+    CRIU cannot dump a process whose session's leader it does not see; what the tests start is in ours.
+    """
+    if os.getsid(0) == 0:
+        with contextlib.suppress(PermissionError):  # we lead a process group: so does a shell's job
+            os.setsid()
     config.addinivalue_line(
         "markers", "require(feature, ...): skip, or fail, without these features of the host"
     )
