@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from snaplib.host import Host
+from snaplib.kernel import ProcFs
 
 _probe = functools.cache(Host.probe)
 
@@ -34,6 +35,17 @@ def require() -> Callable[..., None]:
                 pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture
+def kernel_thread() -> int:
+    """The pid of a thread of the kernel's own; a container has none to look at."""
+    procfs = ProcFs()
+    for pid in procfs.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if procfs.stat(pid).kernel_thread:
+                return pid
+    pytest.skip("no kernel thread is visible in this PID namespace")
 
 
 @pytest.fixture(autouse=True)

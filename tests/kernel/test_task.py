@@ -112,14 +112,9 @@ def test_ourselves_and_our_ancestors() -> None:
     assert caught.value.exit_code == 177
 
 
-def test_a_kernel_thread() -> None:
-    procfs = ProcFs()
-    threads = (pid for pid in procfs.pids() if procfs.stat(pid).kernel_thread)
-    pid = next(threads, None)
-    if pid is None:
-        pytest.skip("no kernel thread is visible in this PID namespace")
-    with pytest.raises(CannotDump, match=f"pid {pid} .* is a kernel thread"):
-        Task.attach(pid)
+def test_a_kernel_thread(kernel_thread: int) -> None:
+    with pytest.raises(CannotDump, match=f"pid {kernel_thread} .* is a kernel thread"):
+        Task.attach(kernel_thread)
 
 
 def test_a_zombie(eventually) -> None:

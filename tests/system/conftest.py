@@ -79,13 +79,13 @@ class Bench:
         """
         found = []
         for path in self._runtime.glob("sessions/*/session.json"):
-            record = json.loads(path.read_text())
             try:
+                record = json.loads(path.read_text())
                 stat = (
                     Path(f"/proc/{record['host_pid']}/stat").read_text().rpartition(")")[2].split()
                 )
             except OSError:
-                continue
+                continue  # it ended while we looked
             if running and not record["root_pid"]:
                 continue
             if stat[0] != "Z" and int(stat[19]) == record["host_start_ticks"]:

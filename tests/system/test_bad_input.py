@@ -55,14 +55,9 @@ def test_no_such_pid(bench: Bench) -> None:
     assert not bench.store.exists()
 
 
-def test_a_kernel_thread(bench: Bench) -> None:
+def test_a_kernel_thread(bench: Bench, kernel_thread: int) -> None:
     """Kernel threads have no memory to dump."""
-    kthread = next(
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if int(path.read_text().rpartition(")")[2].split()[6]) & 0x00200000
-    )
-    refused(bench, "dump", str(kthread), status=177, says="kernel thread")
+    refused(bench, "dump", str(kernel_thread), status=177, says="kernel thread")
 
 
 def test_a_zombie(bench: Bench) -> None:
