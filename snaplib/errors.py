@@ -31,6 +31,7 @@ __all__ = [
     "NotAStore",
     "RestoreFailed",
     "RootRequired",
+    "ShimUnusable",
     "SnaplibError",
     "SnapshotDamaged",
     "StoreError",
@@ -135,6 +136,12 @@ class CriuTooOld(HostUnfit):
     """The CRIU binary that was found is older than snaplib needs."""
 
     default_hint = "run tools/setup, or install CRIU 4.2 or newer and name it in $SNAPLIB_CRIU"
+
+
+class ShimUnusable(HostUnfit):
+    """The library that stands in for soft-dirty bits cannot be used: dumps cannot be incremental here."""
+
+    default_hint = "dumps are full without it; `snaplib doctor` tells more"
 
 
 class CriuFailure(SnaplibError, RuntimeError):

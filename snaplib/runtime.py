@@ -3,7 +3,8 @@
 The folder is ``$SNAPLIB_RUNTIME_DIR``, else ``/run/snaplib`` for root and ``$XDG_RUNTIME_DIR/snaplib`` (else
 ``/tmp/snaplib-UID``) for anybody else.  It is 0700: a control socket in it gives power over a task.
 Scratch space for CRIU's images, a task's whole memory on a restore, is elsewhere: ``$SNAPLIB_SCRATCH_DIR``, else
-``/var/tmp``, because ``/run`` is often a small tmpfs.
+``/var/tmp``, because ``/run`` is often a small tmpfs.  What is made once and kept (compiled programs) is in
+``$SNAPLIB_CACHE_DIR``, else ``$XDG_CACHE_HOME/snaplib``, else ``~/.cache/snaplib``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from snaplib.errors import UsageError
 
-__all__ = ["runtime_dir", "scratch_dir"]
+__all__ = ["cache_dir", "runtime_dir", "scratch_dir"]
 
 
 def runtime_dir() -> Path:
@@ -36,13 +37,38 @@ def runtime_dir() -> Path:
         path = Path(os.environ["XDG_RUNTIME_DIR"]) / "snaplib"
     else:
         path = Path(tempfile.gettempdir()) / f"snaplib-{os.geteuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+    return _ours_alone(path, "runtime", "SNAPLIB_RUNTIME_DIR")
+
+
+def cache_dir(name: str) -> Path:
+    """Return a folder of the cache, made if need be.  It is 0700: what is in it is executed.
+
+    Args:
+        name: What is kept in it.
+
+    Raises:
+        UsageError: Someone else owns it, or others may write to it, or it cannot be made.
+    """
+    if named := os.environ.get("SNAPLIB_CACHE_DIR"):
+        path = Path(named)
+    elif base := os.environ.get("XDG_CACHE_HOME"):
+        path = Path(base) / "snaplib"
+    else:
+        path = Path("~/.cache/snaplib").expanduser()
+    return _ours_alone(path / name, "cache", "SNAPLIB_CACHE_DIR")
+
+
+def _ours_alone(path: Path, kind: str, variable: str) -> Path:
+    hint = f"name another one in ${variable}"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError as error:
         raise UsageError(
-            f"the runtime folder {path} is not only ours to write",
-            hint="name another one in $SNAPLIB_RUNTIME_DIR",
-        )
+            f"the {kind} folder {path} cannot be used: {error.strerror}", hint=hint
+        ) from error
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise UsageError(f"the {kind} folder {path} is not only ours to write", hint=hint)
     return path
 
 

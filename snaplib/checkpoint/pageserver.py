@@ -53,6 +53,7 @@ class PageServer:
 
     Args:
         sink: Where the pages go.
+        has_parent: Whether CRIU may leave out pages that did not change; they come as holes.
 
     Attributes:
         criu_end: The socket to hand to CRIU; close ours once CRIU has it.
@@ -60,8 +61,9 @@ class PageServer:
         runs: How many runs of pages have come so far.
     """
 
-    def __init__(self, sink: PageSink) -> None:
+    def __init__(self, sink: PageSink, *, has_parent: bool = False) -> None:
         self._sink = sink
+        self._has_parent = has_parent
         self._ours, self.criu_end = socket.socketpair()
         # FORCE needs CAP_NET_ADMIN; with the default of 208 KiB CRIU and we take turns instead of overlapping.
         with contextlib.suppress(PermissionError):
@@ -135,9 +137,9 @@ class PageServer:
                 self._ours.sendall(struct.pack("<i", 0))
                 return True
             if command == _OPEN2:
-                self._ours.sendall(b"\0")  # we are nobody's child: no parent images
+                self._ours.sendall(bytes([self._has_parent]))
             elif command == _PARENT:
-                self._ours.sendall(struct.pack("<i", 0))
+                self._ours.sendall(struct.pack("<i", self._has_parent))
             elif command in (_ADD, _HOLE, _ADD_F):
                 if command != _ADD_F:
                     flags = PE_PRESENT if command == _ADD else PE_PARENT

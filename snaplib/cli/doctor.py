@@ -18,6 +18,7 @@ __all__ = ["configure", "run"]
 
 _TRIAL = "dump_and_restore"
 _TRIAL_MODULE = "snaplib.checkpoint.trial"
+_INCREMENTAL = "incremental"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     missing = host.missing
     if (tried := _trial(missing)) is not None:
         features[_TRIAL] = tried
+    features[_INCREMENTAL] = _incremental(host, missing)
     ok = not missing and (tried is None or tried.ok)
     if args.json:
         emit_json(_as_json(host, features, ok=ok))
@@ -54,6 +56,15 @@ def _trial(missing: tuple[str, ...]) -> Feature | None:
     module = importlib.import_module(_TRIAL_MODULE)
     found = module.dump_and_restore_trial()
     return Feature(found.ok, found.detail, found.remedy, needed=True)
+
+
+def _incremental(host: Host, missing: tuple[str, ...]) -> Feature:
+    """Try whether a dump can leave out what did not change; a task can be saved without it."""
+    if missing:
+        return Feature(False, "not tried", "see what is missing")
+    module = importlib.import_module("snaplib.checkpoint.incremental")
+    found: Feature = module.incremental_trial(host)
+    return found
 
 
 def _as_json(host: Host, features: dict[str, Feature], *, ok: bool) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -55,16 +55,27 @@ class Swrk:
         criu: The binary.
         enter: What to put before the command, for example nsenter and its arguments.
         pass_fds: Descriptors that CRIU inherits under the same numbers.
+        environment: Variables for CRIU alone, not for the command before it.
     """
 
     def __init__(
-        self, criu: Criu, *, enter: Sequence[str] = (), pass_fds: Sequence[int] = ()
+        self,
+        criu: Criu,
+        *,
+        enter: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.messages: Any = rpc_messages(criu)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            command = [str(criu.path), "swrk", str(theirs.fileno())]
+            if environment:
+                # env(1) sets them after the command before it, which a library for CRIU could break.
+                variables = [f"{name}={value}" for name, value in environment.items()]
+                command = ["env", *variables, *command]
             self._process = subprocess.Popen(
-                [*enter, str(criu.path), "swrk", str(theirs.fileno())],
+                [*enter, *command],
                 pass_fds=[theirs.fileno(), *pass_fds],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

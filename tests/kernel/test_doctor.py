@@ -134,6 +134,8 @@ def test_doctor_in_json() -> None:
     assert Path(told["criu"]["path"]).exists()
     assert told["bpf"] in ("full", "cached", "none")
     assert told["tracking"] in ("write-protect", "soft-dirty", "none")
+    if told["tracking"] != "none":
+        assert told["features"]["incremental"]["ok"], told["features"]["incremental"]
     for feature in told["features"].values():
         assert set(feature) == {"ok", "detail", "remedy"}
 

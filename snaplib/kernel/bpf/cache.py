@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from pathlib import Path
 
 import xxhash
 
+from snaplib import runtime
+from snaplib.errors import UsageError
 from snaplib.kernel.bpf.bcc import BCC_FOLDER, installed_version
 from snaplib.kernel.bpf.btf import KERNEL_BTF
 from snaplib.kernel.bpf.bytecode import Bytecode
@@ -41,23 +42,10 @@ def cache_dir() -> Path:
     Raises:
         BpfUnavailable: It cannot be made, or others may write to it.
     """
-    if named := os.environ.get("SNAPLIB_CACHE_DIR"):
-        path = Path(named)
-    elif base := os.environ.get("XDG_CACHE_HOME"):
-        path = Path(base) / "snaplib"
-    else:
-        path = Path("~/.cache/snaplib").expanduser()
-    path = path / "bpf"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-    except OSError as error:
-        raise BpfUnavailable(f"the cache folder {path} cannot be used: {error.strerror}") from None
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
-        raise BpfUnavailable(
-            f"the cache folder {path} is not only ours to write: name another one in $SNAPLIB_CACHE_DIR"
-        )
-    return path
+        return runtime.cache_dir("bpf")
+    except UsageError as error:
+        raise BpfUnavailable(f"{error.message}: {error.hint}") from None
 
 
 def source_dir() -> Path:
