@@ -7,10 +7,17 @@ import functools
 import os
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 
 from snaplib.host import Host
 from snaplib.kernel import ProcFs
+
+# How fast examples come says how loaded the machine is, and nothing of what is tested.
+hypothesis.settings.register_profile(
+    "loaded", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("loaded")
 
 _probe = functools.cache(Host.probe)
 
