@@ -19,13 +19,21 @@ class Event:
         time_s: When, in seconds since the epoch.
         key: The supervisor's key.
         details: Numbers and names that belong to it; JSON types.
+        state: The state of the task's life after it.
     """
 
     name: str
     time_s: float
     key: str
     details: dict[str, Any]
+    state: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as one flat JSON object."""
-        return {"event": self.name, "time_s": self.time_s, "key": self.key, **self.details}
+        return {
+            "event": self.name,
+            "time_s": self.time_s,
+            "key": self.key,
+            "state": self.state,
+            **self.details,
+        }

@@ -1,6 +1,7 @@
 """Dump and restore: preflight, the page server, and CRIU driven over its RPC protocol."""
 
+from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.dumping import GHOST_LIMIT_BYTES, TCP_MODES, dump
 from snaplib.checkpoint.restoring import restore
 
-__all__ = ["GHOST_LIMIT_BYTES", "TCP_MODES", "dump", "restore"]
+__all__ = ["GHOST_LIMIT_BYTES", "TCP_MODES", "Deadline", "dump", "restore"]

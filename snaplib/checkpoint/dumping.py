@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import describe_host, describe_task
 from snaplib.checkpoint.netlock import remove_empty_lock
 from snaplib.checkpoint.pageserver import PageServer
@@ -68,7 +69,7 @@ def dump(
     *,
     key: str | None = None,
     leave_running: bool = False,
-    deadline_s: float = 120.0,
+    deadline_s: float | Deadline = 120.0,
     tcp: str = "established",
     skip_preflight: bool = False,
     progress: Progress | None = None,
@@ -80,7 +81,8 @@ def dump(
         store: Where to.
         key: What the snapshot is found by later; the task's own by default.
         leave_running: Whether the task runs on afterwards.  If not, it ends, but only once the snapshot is durable.
-        deadline_s: Seconds after which the dump is given up and the task runs on.
+        deadline_s: Seconds after which the dump is given up and the task runs on; a `Deadline` may be moved, or called
+            off, while the dump is under way.
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
         skip_preflight: Whether to try even what preflight says must fail.
         progress: Called with a stage and the bytes of pages so far.
@@ -96,8 +98,9 @@ def dump(
     """
     if tcp not in TCP_MODES:
         raise UsageError(f"tcp={tcp!r} is not one of {', '.join(TCP_MODES)}")
-    if deadline_s <= 0:
-        raise UsageError(f"a deadline of {deadline_s} s leaves no time for a dump")
+    deadline = deadline_s if isinstance(deadline_s, Deadline) else Deadline(deadline_s)
+    if deadline.left_s <= 0:
+        raise UsageError(f"a deadline of {deadline.seconds:g} s leaves no time for a dump")
     if os.geteuid() != 0:
         raise RootRequired("dumping a task needs root")
     criu = find_criu()
@@ -111,7 +114,7 @@ def dump(
             images=images,
             criu=criu,
             leave_running=leave_running,
-            deadline_s=deadline_s,
+            deadline=deadline,
             tcp=tcp,
             progress=progress or (lambda _stage, _bytes: None),
         ).take()
@@ -140,7 +143,7 @@ class _Dump:
     images: Path
     criu: Criu
     leave_running: bool
-    deadline_s: float
+    deadline: Deadline
     tcp: str
     progress: Progress
 
@@ -169,9 +172,7 @@ class _Dump:
             if session:
                 session.hold()
             try:
-                self._watchdog = Watchdog(
-                    self.deadline_s, [self._server.hang_up, self._swrk.hang_up]
-                )
+                self._watchdog = Watchdog(self.deadline, [self._server.hang_up, self._swrk.hang_up])
                 with self._watchdog:
                     self._converse(self._request(page_fd))
             except BaseException:
@@ -269,7 +270,7 @@ class _Dump:
         self.progress("dumped", self._server.page_bytes)
         session = self.task.session
         if session:
-            drain_s = min(_DRAIN_MAX_S, self.deadline_s * _DRAIN_SHARE)
+            drain_s = min(_DRAIN_MAX_S, self.deadline.seconds * _DRAIN_SHARE)
             backlog, streams = session.drain(drain_s)
             self._description["streams"] = write_streams(self.writer, backlog, streams)
         if not self.leave_running:
@@ -296,8 +297,12 @@ class _Dump:
         self.progress("committed", self._server.page_bytes)
 
     def _too_late(self) -> DeadlineExceeded:
+        if self.deadline.called_off:
+            return DeadlineExceeded(
+                f"the dump of pid {self.task.pid} was called off; the task runs on"
+            )
         return DeadlineExceeded(
-            f"the dump of pid {self.task.pid} was not done after {self.deadline_s:g} s; the task runs on",
+            f"the dump of pid {self.task.pid} was not done after {self.deadline.seconds:g} s; the task runs on",
             hint="give it a longer window, or a faster store",
         )
 

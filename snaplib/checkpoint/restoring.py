@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
@@ -183,7 +184,7 @@ def _run_criu(
     opts.shell_job = bool(snapshot.extra.get("shell_job", False))
     for descriptor, key in inherited:
         opts.inherit_fd.add(key=key, fd=descriptor)
-    watchdog = Watchdog(deadline_s, [swrk.hang_up])
+    watchdog = Watchdog(Deadline(deadline_s), [swrk.hang_up])
     with contextlib.ExitStack() as stack:
         stack.callback(swrk.finish, _CRIU_END_S)
         stack.enter_context(watchdog)

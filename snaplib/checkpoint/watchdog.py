@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from snaplib.checkpoint.deadline import Deadline
+
 __all__ = ["Watchdog"]
 
 #: Between one remedy and the next, harsher one.
@@ -22,12 +24,12 @@ class Watchdog:
     """Runs remedies one after the other once a deadline has passed, unless it is left before.
 
     Args:
-        deadline_s: Seconds from entering the context.
+        deadline: When; it may be moved while the clock runs.
         remedies: What to do, gentlest first; each must return at once.
     """
 
-    def __init__(self, deadline_s: float, remedies: Sequence[Callable[[], None]]) -> None:
-        self._deadline_s = deadline_s
+    def __init__(self, deadline: Deadline, remedies: Sequence[Callable[[], None]]) -> None:
+        self._deadline = deadline
         self._remedies = tuple(remedies)
         self._left = threading.Event()
         self._expired = threading.Event()
@@ -51,10 +53,11 @@ class Watchdog:
     ) -> None:
         """Stop the clock."""
         self._left.set()
+        self._deadline.wake()
         self._thread.join()
 
     def _watch(self) -> None:
-        if self._left.wait(self._deadline_s):
+        if not self._deadline.wait(self._left.is_set):
             return
         self._expired.set()
         for remedy in self._remedies:

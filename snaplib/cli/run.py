@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
 def obey_signals(supervisor: Supervisor) -> None:
     """Take SIGTERM and SIGUSR1 as notices and pass other signals on to the task."""
     for number in NOTICES:
-        signal.signal(number, lambda _number, _frame: supervisor.notice())
+        signal.signal(number, lambda _number, _frame: supervisor.notice(source="signal"))
     if early_notices():
-        supervisor.notice()
+        supervisor.notice(source="signal")
     for number in (signal.SIGWINCH, signal.SIGCONT):
         signal.signal(number, lambda _number, _frame: supervisor.refresh_terminal())
     for number in _PASSED_ON:

@@ -1,0 +1,18 @@
+"""Run or resume: the main job, and the life of the task it looks after."""
+
+from __future__ import annotations
+
+from snaplib.supervise.saver import FullDump, SaveContext, Saver, SaverFactory
+from snaplib.supervise.states import MOVES, State
+from snaplib.supervise.supervisor import ON_RESTORE_FAILURE, Supervisor
+
+__all__ = [
+    "MOVES",
+    "ON_RESTORE_FAILURE",
+    "FullDump",
+    "SaveContext",
+    "Saver",
+    "SaverFactory",
+    "State",
+    "Supervisor",
+]

@@ -1,0 +1,124 @@
+"""How a task is saved: what is copied ahead while it runs, and the last step when there is notice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from snaplib.checkpoint import Deadline, dump
+from snaplib.errors import SnaplibError
+from snaplib.store import Snapshot, Store
+from snaplib.task import Task
+
+__all__ = ["FullDump", "SaveContext", "Saver", "SaverFactory"]
+
+
+@attrs.frozen
+class SaveContext:
+    """What a saver works with.
+
+    Attributes:
+        task: The task, which runs.
+        store: Where snapshots go.
+        key: What they are found by.
+        tcp: What becomes of connected TCP sockets.
+        window_s: The seconds that a notice is expected to leave.
+        tell: Tells an event: its name, and its figures by keyword.  From any thread.
+        wake: Has `Saver.next_copy_s` asked again.  From any thread.
+    """
+
+    task: Task
+    store: Store
+    key: str
+    tcp: str
+    window_s: float
+    tell: Callable[..., None]
+    wake: Callable[[], None]
+
+
+class Saver(Protocol):
+    """Saves one task.
+
+    The main loop asks `next_copy_s` whenever something has happened.  Once that many seconds have passed, it calls
+    `copy` in another thread, and asks again.  On notice it has `copy` stop, and then calls `save`, in another thread
+    too; never two of them at once.
+    """
+
+    def next_copy_s(self) -> float | None:
+        """Return in how many seconds to copy ahead, 0 for at once; None: not before something has happened."""
+        ...
+
+    def copy(self, stop: threading.Event) -> Mapping[str, Any]:
+        """Copy ahead while the task runs.
+
+        Args:
+            stop: Once it is set there is no time left: return within some 50 ms, with the task running.
+
+        Returns:
+            The figures of the ``copied`` event.
+
+        Raises:
+            SnaplibError: It failed; told as ``copy_failed``.  The task runs, and can be saved without it.
+        """
+        ...
+
+    def hint(self) -> None:
+        """Hear that notice may come soon."""
+        ...
+
+    def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:
+        """Save the task, and end it.
+
+        Args:
+            deadline: When it must be done; it may be moved meanwhile.
+            failures: What has been tried in this window and went wrong: the time for another strategy.
+
+        Returns:
+            The snapshot, durable.
+
+        Raises:
+            SnaplibError: It failed; the task runs on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; the task has ended, or runs on unsupervised."""
+        ...
+
+
+SaverFactory = Callable[[SaveContext], Saver]
+
+
+class FullDump:
+    """Copies nothing ahead, and dumps everything.
+
+    Args:
+        context: What to save, and where to.
+    """
+
+    def __init__(self, context: SaveContext) -> None:
+        self._context = context
+
+    def next_copy_s(self) -> float | None:
+        """Never."""
+        return None
+
+    def copy(self, stop: threading.Event) -> Mapping[str, Any]:  # noqa: ARG002 - the protocol's
+        """Copy nothing."""
+        return {}
+
+    def hint(self) -> None:
+        """Do nothing about it."""
+
+    def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:  # noqa: ARG002 - the same again
+        """Dump the whole task; a failure may have been a passing one, so it is the same each time."""
+        context = self._context
+        return dump(
+            context.task, context.store, key=context.key, tcp=context.tcp, deadline_s=deadline
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,259 @@
+"""Run or resume: the main job.
+
+A `Supervisor` finds out what there is for its key (a task that still runs, a snapshot, or nothing), brings the task to
+life, and then looks after it until it has ended, is saved, or the window of a notice is over.
+
+The supervisor owns nothing the task needs: it can be killed at any moment, and the next one takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from snaplib.criu import find_criu
+from snaplib.errors import EXIT_SAVED, RootRequired, SnaplibError, TaskEnded, UsageError
+from snaplib.event import Event
+from snaplib.keylock import KeyLock
+from snaplib.reclaim import Notice, NoticeKind
+from snaplib.session import ExitStatus, Session
+from snaplib.store import Store
+from snaplib.supervise.bringing import adopt, resume, start
+from snaplib.supervise.inbox import Inbox
+from snaplib.supervise.life import Life, TerminalChanged
+from snaplib.supervise.lookout import Lookout
+from snaplib.supervise.saver import FullDump, SaveContext, SaverFactory
+from snaplib.supervise.states import MOVES, State, StateMachine
+from snaplib.task import Task, default_key
+
+__all__ = ["ON_RESTORE_FAILURE", "Supervisor"]
+
+ON_RESTORE_FAILURE = ("fail", "restart")
+
+
+class Supervisor:
+    """Looks after one task: starts, resumes or takes it over, and saves it when notice is given.
+
+    Args:
+        command: What to run if there is nothing to resume.
+        store: Where snapshots are.
+        key: What this run's snapshots are found by; derived from folder and command by default.
+        snapshot_id: Resume this snapshot, whatever else there is.
+        window_s: Seconds from a notice to the end of the machine, where the notice does not say.
+        tcp: What becomes of connected TCP sockets in a dump, ``established`` or ``close``.
+        exit_saved: The exit status for "saved, run me again".
+        on_restore_failure: ``fail``, or ``restart`` the command from its beginning.
+        keep_snapshots: Whether snapshots stay once the task has ended well.
+        saver: Makes what copies the task ahead and saves it.
+        on_event: Called with each `Event`, in the thread that called `run`.
+        stdin, stdout, stderr: The task's standard streams; ours by default.
+
+    Raises:
+        UsageError: The command is empty, or an option is not what it can be.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        store: Store,
+        key: str | None = None,
+        snapshot_id: str | None = None,
+        window_s: float = 120.0,
+        tcp: str = "established",
+        exit_saved: int = EXIT_SAVED,
+        on_restore_failure: str = "fail",
+        keep_snapshots: bool = False,
+        saver: SaverFactory = FullDump,
+        on_event: Callable[[Event], None] | None = None,
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+    ) -> None:
+        if not command:
+            raise UsageError("there is no command to run", hint="put it behind --")
+        if window_s <= 0:
+            raise UsageError(f"a window of {window_s:g} s leaves no time for a dump")
+        if on_restore_failure not in ON_RESTORE_FAILURE:
+            raise UsageError(
+                f"{on_restore_failure!r} is not one of {', '.join(ON_RESTORE_FAILURE)}"
+            )
+        self.command = tuple(command)
+        self.store = store
+        self.key = key or default_key(command, Path.cwd())
+        self.snapshot_id = snapshot_id
+        self.window_s = window_s
+        self.tcp = tcp
+        self.exit_saved = exit_saved
+        self.on_restore_failure = on_restore_failure
+        self.keep_snapshots = keep_snapshots
+        self._make_saver = saver
+        self._streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        self._task: Task | None = None
+        self._machine = StateMachine(self.key, on_event or (lambda _event: None))
+        self._inbox = Inbox()
+
+    @property
+    def session_name(self) -> str:
+        """The name of the session of this key and store."""
+        digest = hashlib.sha256(f"{self.store.url}\0{self.key}".encode("utf-8", "surrogateescape"))
+        return f"run-{digest.hexdigest()[:24]}"
+
+    @property
+    def task(self) -> Task | None:
+        """The task, once there is one."""
+        return self._task
+
+    @property
+    def state(self) -> State:
+        """Where the task's life is."""
+        return self._machine.state
+
+    def notice(
+        self,
+        window_s: float | None = None,
+        *,
+        source: str = "caller",
+        kind: NoticeKind = NoticeKind.RECLAIM,
+        detail: str = "",
+    ) -> None:
+        """Say that the window begins now.  From any thread or signal handler.
+
+        Args:
+            window_s: Seconds from now to the end of the machine; the supervisor's own by default.
+            source: Who says so; one source can only shorten or take back its own window.
+            kind: That it begins, may begin soon, or is taken back.
+            detail: More for people.
+        """
+        self._inbox.put(Notice(source, window_s, kind, detail))
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on to the task.  From any thread or signal handler."""
+        if self._task is not None:
+            with contextlib.suppress(TaskEnded):
+                self._task.signal(number)
+
+    def refresh_terminal(self) -> None:
+        """Say that the terminal has changed: its size, or whose it is.  From any thread or signal handler."""
+        self._inbox.put(TerminalChanged())
+
+    def run(self) -> int:
+        """Look after the task until it has ended, is saved, or the window is over.  Once for each supervisor.
+
+        Returns:
+            The exit status to end with: the task's own, 128 + N if signal N ended it, or ``exit_saved``.
+
+        Raises:
+            KeyBusy: Another supervisor looks after this key.
+            SnaplibError: The task could not be started or resumed, or a dump failed and the window is over; the
+                task then still runs.
+        """
+        with KeyLock(self.session_name, self.key):
+            try:
+                return self._run()
+            except SnaplibError as error:
+                if MOVES[self.state]:
+                    self._machine.move(
+                        State.FAILED, "failed", reason=error.message, exit_code=error.exit_code
+                    )
+                raise
+
+    def _run(self) -> int:
+        self._check_ready()
+        left = Session.last_status(self.session_name)
+        if left is not None:
+            Session.forget(self.session_name)
+            if left.saved is None:
+                # The task ended while nobody looked after it: this is what its end is told with.
+                return self._finish(left)
+        name, machine = self.session_name, self._machine
+        self._task = adopt(name, self._streams, machine)
+        if self._task is None and self._noticed():
+            # Nothing runs yet: what there is to save is saved already.
+            machine.move(State.SAVED, "not_started")
+            return self.exit_saved
+        self._task = self._task or self._resume() or self._start()
+        session = self._task.session
+        assert session is not None
+        with session.raw_terminal() as terminal:
+            life = Life(
+                self._task,
+                session,
+                terminal=terminal,
+                saver=self._make_saver(self._save_context(self._task)),
+                lookout=Lookout(self._task, self.tcp, self._inbox.tell),
+                inbox=self._inbox,
+                machine=machine,
+                window_s=self.window_s,
+            )
+            return self._finish(life.run())
+
+    def _noticed(self) -> bool:
+        """Whether there is notice already; what there is stays to be heard."""
+        messages = self._inbox.take()
+        for message in messages:
+            self._inbox.put(message)
+        return any(isinstance(one, Notice) and one.kind is NoticeKind.RECLAIM for one in messages)
+
+    def _check_ready(self) -> None:
+        """Find out now, and not when the notice comes, what would make a dump fail."""
+        if os.geteuid() != 0:
+            raise RootRequired("saving a task needs root")
+        find_criu()
+        with self.store.begin(self.key):
+            pass
+
+    def _resume(self) -> Task | None:
+        """Restore the newest snapshot, if there is one."""
+        if self.snapshot_id is not None:
+            snapshot = self.store.get(self.snapshot_id)
+        else:
+            found = self.store.latest(self.key)
+            if found is None:
+                return None
+            snapshot = found
+        return resume(
+            self.store,
+            snapshot,
+            name=self.session_name,
+            streams=self._streams,
+            machine=self._machine,
+            restart=self.on_restore_failure == "restart",
+        )
+
+    def _start(self) -> Task:
+        return start(
+            self.command,
+            name=self.session_name,
+            key=self.key,
+            streams=self._streams,
+            machine=self._machine,
+        )
+
+    def _save_context(self, task: Task) -> SaveContext:
+        return SaveContext(
+            task=task,
+            store=self.store,
+            key=self.key,
+            tcp=self.tcp,
+            window_s=self.window_s,
+            tell=self._inbox.tell,
+            wake=self._inbox.wake,
+        )
+
+    def _finish(self, status: ExitStatus) -> int:
+        """The task is over: tell its status and tidy up what is of no use any more."""
+        if status.saved is not None:
+            if self.state is not State.SAVED:
+                self._machine.move(State.SAVED, "saved", snapshot=status.saved)
+            return self.exit_saved
+        self._machine.move(State.DONE, "ended", exit_code=status.exit_code, signal=status.signal)
+        self.store.mark_ended(self.key, status.exit_code, status.signal)
+        if status.exit_code == 0 and not self.keep_snapshots:
+            for snapshot in self.store.snapshots(self.key):
+                self.store.remove(snapshot.id)
+        return status.shell_code
