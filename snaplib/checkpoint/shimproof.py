@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import (
@@ -266,7 +267,7 @@ def _dump(
         stack.callback(swrk.finish, _DEADLINE_S)
         server.criu_end.close()
         server.start()
-        with Watchdog(_DEADLINE_S, [server.hang_up, swrk.hang_up]):
+        with Watchdog(Deadline(_DEADLINE_S), [server.hang_up, swrk.hang_up]):
             try:
                 swrk.request(_request(swrk.messages, images, pid, page_fd), on_notify=compare)
             except CriuError as error:
