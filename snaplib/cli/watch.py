@@ -170,6 +170,7 @@ def as_json(profile: Profile) -> dict[str, object]:
         "dirty": {
             "basis": profile.dirty_basis,
             "rate_bytes_s": profile.dirty_rate_bytes_s,
+            "runs": profile.dirty_runs,
             "distinct_bytes": {str(age): profile.distinct_dirty_bytes(age) for age in _AGES_S},
             "untracked_bytes": profile.untracked_bytes,
             "frozen_s": profile.frozen_s,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from snaplib.observe.ages import DirtyBasis, PageAges
 from snaplib.observe.agetable import AgeTable
@@ -34,6 +35,7 @@ class DirtyFigures:
 
     basis: DirtyBasis
     rate_bytes_s: float = 0.0
+    runs: float = 0.0
     ages: PageAges = attrs.field(factory=PageAges)
     untracked_bytes: int = 0
     frozen_s: float = 0.0
@@ -53,6 +55,7 @@ class ScanHistory:
         self._scale = 1.0
         self._scanned = False
         self._rate = 0.0
+        self._runs = 0.0
         self._untracked = 0
         self._frozen_s = 0.0
         self._scanned_s = 0.0
@@ -67,11 +70,12 @@ class ScanHistory:
         table = self._table
         table.next_epoch(scan.since_s)
         table.keep_only(process.pid for process in scan.processes)
-        seen = 0
+        seen = runs_seen = 0
         for process in scan.processes:
             for runs in (process.runs, process.untracked):
                 dumped = runs[runs["kind"] != _SHARED_FILE]
                 seen += int(dumped["pages"].sum())
+                runs_seen += _separate(dumped, table.page_bytes)
                 table.write(process.pid, dumped["start"], dumped["pages"])
         if self._basis == "sampled" and seen:
             scale = max(scan.estimate.pages / seen, 1.0)
@@ -81,6 +85,7 @@ class ScanHistory:
             pages = scan.estimate.pages
         else:
             pages = float(seen)
+        self._runs = runs_seen * pages / max(seen, 1)
         self._rate = pages * table.page_bytes / max(scan.time_s - scan.since_s, 1e-3)
         self._untracked = scan.untracked_pages * table.page_bytes
         self._frozen_s += scan.frozen_s
@@ -96,6 +101,7 @@ class ScanHistory:
         return DirtyFigures(
             basis=self._basis,
             rate_bytes_s=self._rate,
+            runs=self._runs,
             ages=self._table.ages(self._scanned_s, self._scale, dumpable_bytes),
             untracked_bytes=self._untracked,
             frozen_s=frozen_s,
@@ -148,3 +154,9 @@ class FaultHistory:
                 self._last[0], newest_first[kept, 0], np.minimum(distinct, dumpable_bytes)
             ),
         )
+
+
+def _separate(runs: npt.NDArray[np.void], page_bytes: int) -> int:
+    """Return how many runs there are when those that touch are one."""
+    ends = runs["start"] + runs["pages"] * np.uint64(page_bytes)
+    return int((runs["start"][1:] != ends[:-1]).sum()) + min(len(runs), 1)

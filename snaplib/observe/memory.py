@@ -25,7 +25,7 @@ _SHARED_OBJECTS = ("/dev/zero", "/memfd:", "/SYSV", "[anon_shmem:", "/anon_hugep
 
 @attrs.frozen
 class Memory:
-    """Memory of a task by kind, in bytes; resident unless said otherwise.
+    """Memory of a task by kind; resident unless said otherwise.
 
     A page that several members share counts for each of them, as it would in a dump, except in
     ``shmem_bytes``.
@@ -41,6 +41,7 @@ class Memory:
         hugetlb_bytes: In huge pages of hugetlbfs.
         swap_bytes: Private, in swap.
         kernel_bytes: ``[vdso]``.
+        mappings: How many mappings there are; each costs a dump time.
         measured_s: When the kinds were last told apart (CLOCK_MONOTONIC): walking a task's page tables
             costs 25 ms a GB, so between two walks only the sums are read, and what they grew by counts
             as ``anon_bytes`` and ``file_clean_bytes``.
@@ -56,6 +57,7 @@ class Memory:
     hugetlb_bytes: int = 0
     swap_bytes: int = 0
     kernel_bytes: int = 0
+    mappings: int = 0
     measured_s: float = 0.0
 
     @property
@@ -137,6 +139,7 @@ def memory_of(
     sums = dict.fromkeys((field.name for field in attrs.fields(Memory)), 0)
     objects: dict[SharedObject, Mapping] = {}
     for mapping in mappings:
+        sums["mappings"] += 1
         rss = mapping.rss_bytes or 0
         anonymous = mapping.anonymous_bytes or 0
         huge = (mapping.private_hugetlb_bytes or 0) + (mapping.shared_hugetlb_bytes or 0)

@@ -131,6 +131,7 @@ class MemoryReader:
             file_clean_bytes=(total.rss_bytes or 0) - anonymous,
             hugetlb_bytes=hugetlb,
             swap_bytes=total.swap_bytes or 0,
+            mappings=maps.count(b"\n"),
             measured_s=now,
         )
         return memory, objects

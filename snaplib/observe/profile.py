@@ -165,6 +165,8 @@ class Profile:
         memory: Memory by kind.
         dirty_basis: What the dirty figures rest on: see `DirtyBasis`.
         dirty_rate_bytes_s: Bytes in distinct pages written in the last interval, per second of it.
+        dirty_runs: In how many places those pages are, neighbours being one; each costs a copy time. Of a
+            sample it is scaled up as the pages are; 0 where only faults are seen.
         page_ages: Distinct memory written in the last t seconds, for every t.
         untracked_bytes: Memory that cannot be tracked; it counts as written all the time.
         frozen_s: For how long the task stood still for this profile, new mappings being armed.
@@ -188,6 +190,7 @@ class Profile:
     cgroup: str = ""
     memory: Memory = attrs.field(factory=Memory)
     dirty_rate_bytes_s: float = 0.0
+    dirty_runs: float = 0.0
     page_ages: PageAges = attrs.field(factory=PageAges)
     untracked_bytes: int = 0
     frozen_s: float = 0.0

@@ -256,6 +256,7 @@ class Watch:
             memory=memory,
             dirty_basis=figures.basis,
             dirty_rate_bytes_s=figures.rate_bytes_s,
+            dirty_runs=figures.runs,
             page_ages=figures.ages,
             untracked_bytes=figures.untracked_bytes,
             frozen_s=figures.frozen_s,

@@ -42,6 +42,7 @@ def test_memory_by_kind() -> None:
         hugetlb_bytes=2048 * kib,
         swap_bytes=8 * kib,
         kernel_bytes=8 * kib,
+        mappings=10,
         measured_s=5.0,
     )
     assert list(objects) == [SharedObject(1, 23)], "an object counts once, by what it holds"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 import numpy as np
 import pytest
@@ -45,8 +50,9 @@ def profile(serial: int = 0) -> Profile:
             Member(23, 1, "näme \udcff", 3, 99, 1 << 30, 1 << 29, 1.5, 0.25, FaultCounts(1, 2, 3)),
         ),
         cgroup="/a",
-        memory=Memory(anon_bytes=serial * 4096, measured_s=1000.0),
+        memory=Memory(anon_bytes=serial * 4096, mappings=23, measured_s=1000.0),
         dirty_rate_bytes_s=1 / 3,
+        dirty_runs=2 / 3,
         page_ages=PageAges(999.9 + serial, [999.0, 998.0], [0.1, 0.3 + serial / 7]),
         untracked_bytes=4096,
         frozen_s=0.002,
@@ -69,6 +75,34 @@ def test_every_field_is_kept() -> None:
     back = decode(encode(profile(5)))
     for field in attrs.fields(Profile):
         assert getattr(back, field.name) != field.default or field.default in ((), "", 0)
+
+
+def _rewritten(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    """The bytes of a profile with another head."""
+    (length,) = struct.unpack_from("<I", data)
+    head = json.loads(data[4 : 4 + length])
+    change(head)
+    text = json.dumps(head).encode()
+    return struct.pack("<I", len(text)) + text + data[4 + length :]
+
+
+def test_what_an_older_version_lacked_has_its_default() -> None:
+    def older(head):
+        del head["dirty_runs"], head["memory"]["mappings"]
+
+    back = decode(_rewritten(encode(profile(5)), older))
+    memory = attrs.evolve(profile(5).memory, mappings=0)
+    assert back == attrs.evolve(profile(5), dirty_runs=0.0, memory=memory)
+
+
+def test_what_a_newer_version_adds_is_passed_over() -> None:
+    def newer(head):
+        head["phase_of_the_moon"] = {"full": True}
+        for record in ("memory", "faults", "counts", "losses"):
+            head[record]["of_tomorrow"] = 1
+        head["members"][0]["of_tomorrow"] = head["events"][0]["of_tomorrow"] = []
+
+    assert decode(_rewritten(encode(profile(5)), newer)) == profile(5)
 
 
 def test_a_trace_reads_back(tmp_path) -> None:
