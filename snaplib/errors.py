@@ -34,10 +34,12 @@ __all__ = [
     "ShimUnusable",
     "SnaplibError",
     "SnapshotDamaged",
+    "StoreDenied",
     "StoreError",
     "StoreFull",
     "StoreReadOnly",
     "StoreTooNew",
+    "StoreUnreachable",
     "TaskEnded",
     "UsageError",
 ]
@@ -207,6 +209,18 @@ class StoreFull(StoreError):
 
     exit_code = EXIT_DUMP_FAILED
     default_hint = "free space, prune old snapshots or name another store with --store"
+
+
+class StoreDenied(StoreError, PermissionError):
+    """The store knows these credentials not, or does not let them do this."""
+
+    default_hint = "set the credentials that the cloud's own tools use, and see what they may do"
+
+
+class StoreUnreachable(StoreError, ConnectionError):
+    """The store does not answer, or not in time."""
+
+    default_hint = "look at the address and the network"
 
 
 class NoSuchSnapshot(StoreError, LookupError):

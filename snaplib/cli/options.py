@@ -19,7 +19,8 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "--store",
         metavar="URL",
         default=default_store(),
-        help="where snapshots are kept: a folder or file:// URL (default: $SNAPLIB_STORE, else .snaplib/)",
+        help="where snapshots are kept: a folder, or s3://, gs:// or az:// with bucket and folder "
+        "(default: $SNAPLIB_STORE, else .snaplib/)",
     )
 
 

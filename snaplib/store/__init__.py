@@ -9,6 +9,7 @@ from snaplib.store.runs import RunSet
 from snaplib.store.saved import SnapshotReader
 from snaplib.store.snapshot import SnapshotWriter
 from snaplib.store.store import Store
+from snaplib.store.throughput import Throughput
 from snaplib.store.verify import Finding, Verification
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "Space",
     "Store",
     "StoredObject",
+    "Throughput",
     "Verification",
 ]

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import urllib.parse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaplib.errors import UsageError
 from snaplib.store.local import LocalBackend
 
+if TYPE_CHECKING:
+    from snaplib.store.backend import Backend
+
 __all__ = ["open_backend"]
 
-_LATER = ("s3", "gs", "az", "memory")
+_REMOTE = ("s3", "gs", "az", "memory")
 
 
-def open_backend(url: str) -> LocalBackend:
-    """Return the backend of a ``file://`` URL or a path; nothing is read or made.
+def open_backend(url: str) -> Backend:
+    """Return the backend of an address; nothing is read or made.
+
+    Args:
+        url: A path, or a URL: ``file://``, ``s3://``, ``gs://``, ``az://`` or ``memory://``.
 
     Raises:
         UsageError: The address means nothing to us.
@@ -29,8 +36,11 @@ def open_backend(url: str) -> LocalBackend:
                 f"{url} names a folder of another machine", hint="write file:///path for a folder"
             )
         path = urllib.parse.unquote(parsed.path)
-    elif scheme in _LATER:
-        raise UsageError(f"stores at {scheme}:// are not supported yet: {url}", hint=_HINT)
+    elif scheme in _REMOTE:
+        # Late: a local store does without all of it.
+        from snaplib.store.remote import open_remote  # noqa: PLC0415
+
+        return open_remote(url)
     else:
         raise UsageError(f"no store is known by {scheme}://{rest}", hint=_HINT)
     if not path:
@@ -38,4 +48,4 @@ def open_backend(url: str) -> LocalBackend:
     return LocalBackend(Path(path).expanduser().absolute())
 
 
-_HINT = "name a folder, as a path or as file:///path"
+_HINT = "name a folder, as a path or as file:///path, or a bucket, as s3://, gs:// or az://"

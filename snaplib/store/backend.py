@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from snaplib.store.throughput import Throughput
+
 __all__ = ["Backend", "Data", "Hold", "ObjectReader", "ObjectWriter"]
 
 #: What can be written: anything with the buffer interface that we use (`collections.abc.Buffer` is
@@ -67,6 +69,13 @@ class ObjectReader(Protocol):
 class Hold(Protocol):
     """The mark that a folder is being written."""
 
+    def check(self) -> None:
+        """Make sure that the mark still holds; called when the folder's manifest has been put.
+
+        Raises:
+            StoreError: Another writer took this one for dead, and removes the folder.
+        """
+
     def release(self) -> None:
         """Take the mark away; may be called again."""
 
@@ -77,6 +86,20 @@ class Backend(Protocol):
     @property
     def url(self) -> str:
         """The address, as a user would write it."""
+
+    @property
+    def local(self) -> bool:
+        """Whether its bytes are on this machine, and go when it does."""
+
+    def limit_until(self, deadline: float | None) -> None:
+        """Give up what is not done by a time, where the place can keep us waiting.
+
+        Args:
+            deadline: On `time.monotonic`'s clock; None takes the limit away.
+        """
+
+    def throughput(self) -> Throughput:
+        """Return how fast it has been so far."""
 
     def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
         """Begin a new object.

@@ -27,9 +27,12 @@ from snaplib.store.durable import (
     write_all,
 )
 from snaplib.store.local_object import LocalObjectReader, LocalObjectWriter
+from snaplib.store.throughput import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from snaplib.store.throughput import Throughput
 
 __all__ = ["LocalBackend", "LocalHold"]
 
@@ -49,23 +52,36 @@ class LocalBackend:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._meter = Meter()
 
     @property
     def url(self) -> str:
         """The folder's path."""
         return str(self._root)
 
+    @property
+    def local(self) -> bool:
+        """Whether its bytes are on this machine."""
+        return True
+
+    def limit_until(self, deadline: float | None) -> None:
+        """Nothing here waits for an answer."""
+
+    def throughput(self) -> Throughput:
+        """Return how fast the disk has been so far."""
+        return self._meter.read()
+
     def create(self, name: str, *, bulk: bool = False) -> LocalObjectWriter:
         """Begin a new object; its name must be unused."""
         path = self._root / name
         with translated(path):
             make_dirs(path.parent)
-            return LocalObjectWriter(path, create_file(path), bulk=bulk)
+            return LocalObjectWriter(path, create_file(path), self._meter, bulk=bulk)
 
     def put_new(self, name: str, data: bytes) -> None:
         """Write a small object durably and atomically, if there is none of that name."""
         path = self._root / name
-        with translated(path):
+        with translated(path), self._meter.sending(len(data)):
             make_dirs(path.parent)
             make_dirs(self._root / _TEMPORARY)
             while not self._put_once(path, data):
@@ -101,7 +117,7 @@ class LocalBackend:
         """Open an object."""
         path = self._root / name
         with translated(path, reading=True):
-            return LocalObjectReader(path, bulk=bulk)
+            return LocalObjectReader(path, self._meter, bulk=bulk)
 
     def get(self, name: str) -> bytes:
         """Return the whole of a small object."""
@@ -196,6 +212,9 @@ class LocalHold:
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
         self._fd = fd
+
+    def check(self) -> None:
+        """A lock cannot be lost."""
 
     def release(self) -> None:
         """Remove the lock file and the lock; may be called again."""

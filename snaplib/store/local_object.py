@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from snaplib.store.backend import Data
+    from snaplib.store.throughput import Meter
 
 __all__ = ["LocalObjectReader", "LocalObjectWriter"]
 
@@ -24,11 +25,13 @@ class LocalObjectWriter:
     Args:
         path: Its path.
         fd: A descriptor open for writing, which is ours from now on.
+        meter: What measures.
         bulk: Whether to write past the page cache.
     """
 
-    def __init__(self, path: Path, fd: int, *, bulk: bool = False) -> None:
+    def __init__(self, path: Path, fd: int, meter: Meter, *, bulk: bool = False) -> None:
         self._path = path
+        self._meter = meter
         self._fd = fd
         self._bulk = BulkFile(fd) if bulk else None
         self._lock = threading.Lock()
@@ -46,7 +49,7 @@ class LocalObjectWriter:
             self._size_bytes += len(data)
             if self._bulk is not None:
                 self._size_bytes += -self._size_bytes % BLOCK_BYTES
-        with translated(self._path):
+        with translated(self._path), self._meter.sending(len(data)):
             if self._bulk is not None:
                 self._bulk.write(data, offset)
             else:
@@ -79,11 +82,13 @@ class LocalObjectReader:
 
     Args:
         path: Its path.
+        meter: What measures.
         bulk: Whether to read past the page cache with `read_into`.
     """
 
-    def __init__(self, path: Path, *, bulk: bool = False) -> None:
+    def __init__(self, path: Path, meter: Meter, *, bulk: bool = False) -> None:
         self._path = path
+        self._meter = meter
         self._fd = os.open(path, os.O_RDONLY)
         self._bulk_fd = os.open(path, os.O_RDONLY) if bulk else -1
         self._bulk = BulkFile(self._bulk_fd) if bulk else None
@@ -111,7 +116,7 @@ class LocalObjectReader:
     def read_into(self, offset: int, room: memoryview, size: int) -> int:
         """Read ``size`` bytes and return how many there are: fewer only where the file ends."""
         if self._bulk is not None and offset % BLOCK_BYTES == 0:
-            with translated(self._path, reading=True):
+            with translated(self._path, reading=True), self._meter.receiving(size):
                 return self._bulk.read_into(room, offset, size)
         data = self.read(offset, size)
         room[: len(data)] = data

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from snaplib.errors import StoreFull
+from snaplib.store.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,18 @@ class MemoryBackend:
     def url(self) -> str:
         """An address that cannot be opened."""
         return "memory://"
+
+    @property
+    def local(self) -> bool:
+        """Whether its bytes are on this machine."""
+        return True
+
+    def limit_until(self, deadline: float | None) -> None:
+        """Nothing here waits."""
+
+    def throughput(self) -> Throughput:
+        """Nothing is measured."""
+        return Throughput()
 
     def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
         """Begin a new object."""
@@ -138,6 +151,9 @@ class _MemoryHold:
         self._held = held
         self._folder = folder
 
+    def check(self) -> None:
+        pass
+
     def release(self) -> None:
         self._held.discard(self._folder)
 
@@ -178,6 +194,19 @@ class FailingBackend:
     def url(self) -> str:
         """The address of the backend."""
         return self._backend.url
+
+    @property
+    def local(self) -> bool:
+        """Whether the backend's bytes are on this machine."""
+        return self._backend.local
+
+    def limit_until(self, deadline: float | None) -> None:
+        """Pass the deadline on."""
+        self._backend.limit_until(deadline)
+
+    def throughput(self) -> Throughput:
+        """Return what the backend has measured."""
+        return self._backend.throughput()
 
     def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
         """Begin a new object, whose writing may fail."""

@@ -74,8 +74,6 @@ def test_opening_again(tmp_path):
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("s3://bucket/prefix", "not supported yet"),
-        ("gs://bucket", "not supported yet"),
         ("ftp://host/path", "no store is known"),
         ("file://elsewhere/path", "another machine"),
         ("", "empty"),
