@@ -29,6 +29,7 @@ __all__ = [
     "NoSuchSnapshot",
     "NoSuchTask",
     "NotAStore",
+    "NoticeSourceFailed",
     "RestoreFailed",
     "RootRequired",
     "ShimUnusable",
@@ -178,6 +179,10 @@ class RestoreFailed(CriuFailure):
 
 class DeadlineExceeded(DumpFailed, TimeoutError):
     """A step that stops the task took longer than its deadline; the task was resumed."""
+
+
+class NoticeSourceFailed(SnaplibError, OSError):
+    """A source of notices does not answer, or with something that cannot be understood; it is asked again."""
 
 
 class StoreError(SnaplibError, OSError):

@@ -11,6 +11,7 @@ from snaplib.cli.options import add_json, add_store
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.cli.run import EventLog, add_supervision, obey_signals
 from snaplib.errors import NoSuchSnapshot, UsageError
+from snaplib.reclaim import choose_sources
 from snaplib.store import Snapshot, Store
 from snaplib.supervise import Supervisor
 
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             key=snapshot.key,
             snapshot_id=snapshot.id,
             window_s=args.window,
+            reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
             exit_saved=args.exit_saved,
             keep_snapshots=True,

@@ -7,13 +7,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from snaplib.cli.notices import NOTICES, early_notices
 from snaplib.cli.options import add_store
 from snaplib.cli.output import human_bytes, human_seconds, message
 from snaplib.errors import EXIT_SAVED, UsageError
 from snaplib.event import Event
+from snaplib.reclaim import choose_sources
 from snaplib.store import Store
 from snaplib.supervise import ON_RESTORE_FAILURE, Supervisor
 
@@ -45,9 +46,16 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--window",
         type=float,
-        default=120.0,
         metavar="SECONDS",
-        help="how long after a notice the machine lasts (default: 120)",
+        help="how long after a notice the machine lasts, where the notice does not say (default: what this machine's "
+        "cloud or scheduler usually leaves, else 120)",
+    )
+    parser.add_argument(
+        "--reclaim",
+        action="append",
+        metavar="SOURCE,...",
+        help="who gives notice: aws, gcp, azure, kubernetes, slurm, htcondor, file=PATH, command=CMD; signals "
+        "always do (default: auto, what is found here)",
     )
     parser.add_argument(
         "--tcp",
@@ -86,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
             store=Store.open(args.store, create=True),
             key=args.key,
             window_s=args.window,
+            reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
             exit_saved=args.exit_saved,
             on_restore_failure=args.on_restore_failure,
@@ -165,7 +174,17 @@ def _for_people(event: Event) -> str:
             seconds = human_seconds(details["restore_s"])
             return f"restored snapshot {details['snapshot']} in {seconds} (pid {details['pid']})"
         case "notice":
-            return f"notice: this machine ends in {human_seconds(details['window_s'])}; saving the task"
+            seconds = human_seconds(details["window_s"])
+            who = "" if details["source"] == "signal" else f" ({_who(details)})"
+            return f"notice: this machine ends in {seconds}{who}; saving the task"
+        case "hint":
+            return f"this machine may end soon ({_who(details)})"
+        case "notice_cancelled":
+            return f"notice taken back by {details['source']}: the task runs on"
+        case "window_moved":
+            return f"notice: this machine now ends in {human_seconds(details['window_s'])} ({details['source']})"
+        case "source_failed":
+            return f"source of notices {details['source']}: {details['reason']}; asking on"
         case "saved" if "memory_bytes" in details:
             return (
                 f"saved snapshot {details['snapshot']}: {human_bytes(details['memory_bytes'])} of memory as "
@@ -187,3 +206,7 @@ def _for_people(event: Event) -> str:
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
         case _:
             return ""
+
+
+def _who(details: dict[str, Any]) -> str:
+    return f"{details['source']}: {details['detail']}" if details["detail"] else details["source"]

@@ -18,6 +18,8 @@ class NoticeKind(enum.StrEnum):
     HINT = "hint"
     #: The machine stays after all.
     CANCELLED = "cancelled"
+    #: The source cannot be asked at present.
+    TROUBLE = "trouble"
 
 
 @attrs.frozen

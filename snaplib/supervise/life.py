@@ -176,6 +176,8 @@ class Life:
             case Notice(kind=NoticeKind.HINT):
                 self._machine.tell("hint", source=message.source, detail=message.detail)
                 self._saver.hint()
+            case Notice(kind=NoticeKind.TROUBLE):
+                self._machine.tell("source_failed", source=message.source, reason=message.detail)
             case Notice(kind=NoticeKind.CANCELLED):
                 self._cancelled(message)
             case Notice():

@@ -19,7 +19,7 @@ from snaplib.criu import find_criu
 from snaplib.errors import EXIT_SAVED, RootRequired, SnaplibError, TaskEnded, UsageError
 from snaplib.event import Event
 from snaplib.keylock import KeyLock
-from snaplib.reclaim import Notice, NoticeKind
+from snaplib.reclaim import Notice, NoticeKind, NoticeSource, Watchers
 from snaplib.session import ExitStatus, Session
 from snaplib.store import Store
 from snaplib.supervise.bringing import adopt, resume, start
@@ -30,9 +30,11 @@ from snaplib.supervise.saver import FullDump, SaveContext, SaverFactory
 from snaplib.supervise.states import MOVES, State, StateMachine
 from snaplib.task import Task, default_key
 
-__all__ = ["ON_RESTORE_FAILURE", "Supervisor"]
+__all__ = ["ON_RESTORE_FAILURE", "WINDOW_S", "Supervisor"]
 
 ON_RESTORE_FAILURE = ("fail", "restart")
+#: The window where nobody says anything else.
+WINDOW_S = 120.0
 
 
 class Supervisor:
@@ -43,7 +45,9 @@ class Supervisor:
         store: Where snapshots are.
         key: What this run's snapshots are found by; derived from folder and command by default.
         snapshot_id: Resume this snapshot, whatever else there is.
-        window_s: Seconds from a notice to the end of the machine, where the notice does not say.
+        window_s: Seconds from a notice to the end of the machine, where the notice does not say; by default the
+            shortest that one of the sources usually leaves, 120 without any.
+        reclaim: Who may give notice, besides `notice`.
         tcp: What becomes of connected TCP sockets in a dump, ``established`` or ``close``.
         exit_saved: The exit status for "saved, run me again".
         on_restore_failure: ``fail``, or ``restart`` the command from its beginning.
@@ -63,7 +67,8 @@ class Supervisor:
         store: Store,
         key: str | None = None,
         snapshot_id: str | None = None,
-        window_s: float = 120.0,
+        window_s: float | None = None,
+        reclaim: Sequence[NoticeSource] = (),
         tcp: str = "established",
         exit_saved: int = EXIT_SAVED,
         on_restore_failure: str = "fail",
@@ -76,6 +81,8 @@ class Supervisor:
     ) -> None:
         if not command:
             raise UsageError("there is no command to run", hint="put it behind --")
+        if window_s is None:
+            window_s = min((one.window_s for one in reclaim), default=WINDOW_S)
         if window_s <= 0:
             raise UsageError(f"a window of {window_s:g} s leaves no time for a dump")
         if on_restore_failure not in ON_RESTORE_FAILURE:
@@ -96,6 +103,7 @@ class Supervisor:
         self._task: Task | None = None
         self._machine = StateMachine(self.key, on_event or (lambda _event: None))
         self._inbox = Inbox()
+        self._watchers = Watchers(reclaim, self._inbox.put)
 
     @property
     def session_name(self) -> str:
@@ -153,6 +161,7 @@ class Supervisor:
                 task then still runs.
         """
         with KeyLock(self.session_name, self.key):
+            self._watchers.start()
             try:
                 return self._run()
             except SnaplibError as error:
@@ -161,6 +170,8 @@ class Supervisor:
                         State.FAILED, "failed", reason=error.message, exit_code=error.exit_code
                     )
                 raise
+            finally:
+                self._watchers.stop()
 
     def _run(self) -> int:
         self._check_ready()
@@ -250,6 +261,7 @@ class Supervisor:
         if status.saved is not None:
             if self.state is not State.SAVED:
                 self._machine.move(State.SAVED, "saved", snapshot=status.saved)
+            self._watchers.acknowledge()
             return self.exit_saved
         self._machine.move(State.DONE, "ended", exit_code=status.exit_code, signal=status.signal)
         self.store.mark_ended(self.key, status.exit_code, status.signal)
