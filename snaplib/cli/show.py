@@ -46,14 +46,13 @@ def run(args: argparse.Namespace) -> int:
 def _spaces(pages: PageLogReader) -> list[dict[str, Any]]:
     found = []
     for space in pages.spaces():
-        here, absent = pages.index.page_counts(space)
+        runs = pages.index.runs_of(space)
         found.append(
             {
                 "kind": _KINDS.get(space.kind, str(space.kind)),
                 "id": space.id,
-                "runs": len(pages.entries(space)),
-                "pages": here,
-                "parent_pages": absent,
+                "runs": len(runs),
+                "pages": int(runs["pages"].sum()),
             }
         )
     return found
@@ -82,16 +81,21 @@ def _lines(details: Mapping[str, Any]) -> Iterator[str]:
         if value not in (None, ""):
             yield f"{name + ':':<10} {printable(str(value))}"
     yield from _section("objects", ("NAME", "SIZE", "BLAKE3"), _objects(details["objects"]))
+    inherited = [
+        [segment["owner"], segment["name"], human_bytes(segment["size_bytes"])]
+        for segment in details["segments"]
+        if segment["owner"] != details["id"]
+    ]
+    yield from _section("segments of earlier snapshots", ("SNAPSHOT", "NAME", "SIZE"), inherited)
     yield from _section(
         "memory",
-        ("SPACE", "ID", "RUNS", "SIZE", "IN PARENT"),
+        ("SPACE", "ID", "RUNS", "SIZE"),
         [
             [
                 space["kind"],
                 str(space["id"]),
                 str(space["runs"]),
                 human_bytes(space["pages"] * PAGE_BYTES),
-                human_bytes(space["parent_pages"] * PAGE_BYTES),
             ]
             for space in details["spaces"]
         ],

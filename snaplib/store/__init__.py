@@ -2,12 +2,12 @@
 
 from snaplib.store.ends import End
 from snaplib.store.index import PAGE_BYTES, Index, Space
-from snaplib.store.manifest import Snapshot, StoredObject
-from snaplib.store.pagelog import PageLogOptions, PageLogWriter
+from snaplib.store.manifest import Segment, Snapshot, StoredObject
+from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
 from snaplib.store.reader import PageLogReader
 from snaplib.store.runs import RunSet
 from snaplib.store.saved import SnapshotReader
-from snaplib.store.snapshot import SnapshotWriter
+from snaplib.store.snapshot import Parent, SnapshotWriter
 from snaplib.store.store import Store
 from snaplib.store.throughput import Throughput
 from snaplib.store.verify import Finding, Verification
@@ -17,10 +17,13 @@ __all__ = [
     "End",
     "Finding",
     "Index",
+    "LoggedPages",
     "PageLogOptions",
     "PageLogReader",
     "PageLogWriter",
+    "Parent",
     "RunSet",
+    "Segment",
     "Snapshot",
     "SnapshotReader",
     "SnapshotWriter",

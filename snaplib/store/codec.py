@@ -7,6 +7,7 @@ which kind, and its xxh3.
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ ZERO = 2
 WORTH = 0.95
 
 
+@functools.cache
 def keep_buffers() -> None:
     """Have the allocator keep the buffers of one frame for the next.
 

@@ -95,16 +95,23 @@ class FrameReader:
         kind, offset, size = int(entry["codec"]), int(entry["offset"]), int(entry["stored_bytes"])
         segment = self._segment_of(number)
         count = segment.read_into(offset, room, size) if segment else 0
-        where = f"{self._name(int(entry['segment']))}, offset {offset}"
         if count != size:
-            raise SnapshotDamaged(f"{where}: only {count} of a frame's {size} bytes are there")
+            problem = f"only {count} of a frame's {size} bytes are there"
+            raise self._damaged(number, problem)
         stored = room[:size]
         if codec.checksum(stored) != int(entry["checksum"]):
-            raise SnapshotDamaged(f"{where}: the checksum of a frame of {size} bytes is wrong")
+            raise self._damaged(number, f"the checksum of a frame of {size} bytes is wrong")
         try:
             return codec.decode(kind, stored, int(entry["pages"]) * PAGE_BYTES)
         except ValueError as error:
-            raise SnapshotDamaged(f"{where}: {error}") from error
+            raise self._damaged(number, str(error)) from error
+
+    def _damaged(self, number: int, problem: str) -> SnapshotDamaged:
+        entry: Any = self._index.frames[number]
+        where = (
+            self._name(int(entry["segment"])) if int(entry["stored_bytes"]) else "a frame of zeros"
+        )
+        return SnapshotDamaged(f"{where}, offset {int(entry['offset'])}: {problem}")
 
     def _segment_of(self, frame: int) -> ObjectReader | None:
         """Return the segment that a frame is in; None for frames of zeros, which are in none."""

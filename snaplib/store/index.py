@@ -1,8 +1,8 @@
 """The index of a page log: which pages there are, and where their bytes lie.
 
-The bytes of all runs, in the order they came, make one long sequence of pages; a run's position is
-where in it the run begins.  Frames cut the same sequence into pieces that are stored.  So a run
-needs not know of frames, nor a frame of runs, and finding a page is two binary searches.
+All frames, in the order of their table, make one long sequence of pages; a run's position is where in
+it the run begins.  So a run needs not know of frames, nor a frame of runs, and finding a page is two
+binary searches.  Frames may hold pages that no run has: older copies of pages that changed since.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import numpy.typing as npt
 
 from snaplib.store.codec import RAW, ZERO, ZSTD
 
-__all__ = ["ENTRY", "FRAME", "HOLE", "PAGE_BYTES", "PIECE", "RUN", "Index", "Space"]
+__all__ = ["ENTRY", "FRAME", "PAGE_BYTES", "PIECE", "RUN", "Index", "Space"]
 
 PAGE_BYTES = 4096
-
-#: The position of a run that has no bytes here, because they are in a parent.
-HOLE = (1 << 64) - 1
 
 #: One run: consecutive pages of one space.  ``vaddr`` is in bytes, ``pages`` and ``position`` in
 #: pages.
@@ -101,8 +98,8 @@ class Index:
 
     @property
     def pages(self) -> int:
-        """How many pages have their bytes here."""
-        return int(self.starts[-1])
+        """How many pages there are."""
+        return int(self.runs["pages"].sum())
 
     def spaces(self) -> list[Space]:
         """Return the spaces there are, in order."""
@@ -125,12 +122,6 @@ class Index:
         first = low + int(np.searchsorted(ids, space.id, "left"))
         return self.runs[first : low + int(np.searchsorted(ids, space.id, "right"))]
 
-    def page_counts(self, space: Space) -> tuple[int, int]:
-        """Return how many pages of a space have their bytes here, and how many in a parent."""
-        runs = self.runs_of(space)
-        here = runs["position"] != HOLE
-        return int(runs["pages"][here].sum()), int(runs["pages"][~here].sum())
-
     def frame_counts(self) -> dict[str, int]:
         """Return how many frames there are of each kind, by its name."""
         kinds = {"raw": RAW, "zstd": ZSTD, "zero": ZERO}
@@ -151,13 +142,11 @@ class Index:
         ends = np.minimum(ends[low:high], np.uint64(end))
         found["vaddr"] = begins
         found["pages"] = (ends - begins) // np.uint64(PAGE_BYTES)
-        found["position"] = np.where(
-            found["position"] == HOLE, np.uint64(HOLE), found["position"] + before
-        )
+        found["position"] += before
         return found
 
     def pieces(self, runs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        """Return where the bytes of runs lie, one after another; holes have none.
+        """Return where the bytes of runs lie, one after another.
 
         Args:
             runs: RUN, shape (k,), in any order.
@@ -165,7 +154,6 @@ class Index:
         Returns:
             PIECE, shape (p,).
         """
-        runs = runs[runs["position"] != HOLE]
         begins, ends = _joined(runs["position"], runs["pages"])
         first = np.searchsorted(self.starts, begins, "right") - 1
         count = np.searchsorted(self.starts, ends, "left") - first
@@ -184,7 +172,6 @@ class Index:
         found = []
         runs = self.runs
         positions, pages = runs["position"], runs["pages"]
-        stored = positions != HOLE
         ends = runs["vaddr"] + pages * np.uint64(PAGE_BYTES)
         same = (runs["kind"][1:] == runs["kind"][:-1]) & (runs["id"][1:] == runs["id"][:-1])
         checks: list[tuple[str, Any]] = [
@@ -193,15 +180,15 @@ class Index:
             ("goes past the end of memory", ends < runs["vaddr"]),
             ("overlaps its successor", same & (runs["vaddr"][1:] < ends[:-1])),
             ("is out of order", ~_in_order(runs)),
-            ("has bytes beyond the last frame", stored & (positions + pages > self.starts[-1])),
+            ("has bytes beyond the last frame", positions + pages > self.starts[-1]),
         ]
         for what, mask in checks:
             if mask.any():
                 found.append(f"run {int(np.argmax(mask))} {what}")
         if not set(np.unique(self.frames["codec"]).tolist()) <= {RAW, ZSTD, ZERO}:
             found.append("a frame is of a kind that is not known")
-        if int(pages[stored].sum()) != self.pages:
-            found.append(f"runs of {int(pages[stored].sum())} pages over frames of {self.pages}")
+        if self.pages > self.starts[-1]:
+            found.append(f"runs of {self.pages} pages over frames of {int(self.starts[-1])}")
         return found
 
 

@@ -14,10 +14,12 @@ from snaplib.errors import SnapshotDamaged, StoreTooNew
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "Snapshot", "StoredObject"]
+__all__ = ["FORMAT", "Segment", "Snapshot", "StoredObject"]
 
 #: The newest format of manifests this snaplib knows.
-FORMAT = 1
+FORMAT = 2
+#: Before that no snapshot had segments of others.
+_WITHOUT_SEGMENTS = 1
 
 
 @attrs.frozen
@@ -34,6 +36,21 @@ class StoredObject:
 
 
 @attrs.frozen
+class Segment:
+    """A segment that a snapshot has pages in.
+
+    Attributes:
+        owner: The id of the snapshot that wrote it, and in whose folder it is.
+        name: Its name there.
+        size_bytes: Its size.
+    """
+
+    owner: str
+    name: str
+    size_bytes: int
+
+
+@attrs.frozen
 class Snapshot:
     """What a manifest says of its snapshot.
 
@@ -42,10 +59,12 @@ class Snapshot:
         key: Which task it is of, in the words of whoever took it.
         created_at: When it was taken: UTC, ISO 8601.
         snaplib_version: Which snaplib took it.
-        objects: Its objects by name.
+        objects: Its own objects by name.
         raw_bytes: The bytes of the pages in it.
-        stored_bytes: The bytes of all its objects.
+        stored_bytes: The bytes of its own objects: what it has added to the store.
         pages: How many pages are in it.
+        segments: Where its pages are, its own segments and those of earlier snapshots; the index
+            names them by their place in this list.
         kind: ``full``, or ``incremental`` to its parent.
         parent: The id of the snapshot it is incremental to.
         task: ``command``, ``cwd``, ``root_ns_pid``, ``members``, and what else is known of the
@@ -64,6 +83,7 @@ class Snapshot:
     raw_bytes: int
     stored_bytes: int
     pages: int
+    segments: tuple[Segment, ...] = ()
     kind: Literal["full", "incremental"] = "full"
     parent: str | None = None
     task: Mapping[str, Any] = attrs.field(factory=dict)
@@ -111,6 +131,8 @@ class Snapshot:
         checksum = fields.pop("xxh3", None)
         if checksum != xxhash.xxh3_64_hexdigest(_canonical(fields)):
             raise SnapshotDamaged(f"the checksum of {name} is wrong")
+        if fields["format"] == _WITHOUT_SEGMENTS:
+            fields["segments"] = _own_segments(fields)
         known = {field.name for field in attrs.fields(cls)}
         missing = known - fields.keys()
         if missing:
@@ -120,9 +142,24 @@ class Snapshot:
                 name: StoredObject(entry["size_bytes"], entry["blake3"])
                 for name, entry in fields["objects"].items()
             }
+            segments = tuple(Segment(**entry) for entry in fields["segments"])
         except (KeyError, TypeError, AttributeError) as error:
             raise SnapshotDamaged(f"{name} describes its objects wrongly") from error
-        return cls(**{**{field: fields[field] for field in known}, "objects": objects})
+        named = {field: fields[field] for field in known}
+        return cls(**{**named, "objects": objects, "segments": segments})
+
+
+def _own_segments(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the segments of a snapshot whose manifest has no list of them."""
+    try:
+        return [
+            {"owner": fields["id"], "name": name, "size_bytes": entry["size_bytes"]}
+            for name, entry in sorted(fields["objects"].items())
+            if entry["blake3"] is None
+        ]
+    except (KeyError, TypeError, AttributeError):
+        # Told by who looks at the objects.
+        return []
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:

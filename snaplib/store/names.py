@@ -20,6 +20,7 @@ __all__ = [
     "INDEX",
     "MANIFESTS",
     "OBJECTS",
+    "USES",
     "ends_folder",
     "key_folder",
     "manifest_folder",
@@ -37,6 +38,8 @@ ENDS = "ends"
 #: The objects of a snapshot, beside its streams and segments.
 INDEX = "index"
 IMAGES = "images"
+#: What says, while a snapshot is being written, which segments of others it is going to refer to.
+USES = "uses"
 
 _TIME_FORMAT = "%Y%m%dT%H%M%S.%f"
 #: A file name may have 255 bytes.

@@ -1,109 +1,90 @@
-"""The page log's writer: the way of a task's memory from the page server into segments.
+"""The page log's writer: copies of a task's pages, and which of them a snapshot is made of.
 
-The caller receives straight into a frame buffer.  A full one goes to a thread that compresses and
-stores it, or, when those have their hands full, to one that stores it as it is: a frozen task does
-not wait for a compressor while the disk has time.  The few frame buffers are the only copy of the
-task's memory.
+Pages come in from several sides.  Warm copies are taken while the task runs, round after round, and
+a page that the task has changed since is forgotten until it is copied anew.  A dump declares which
+pages there are: those whose bytes come with it, and those that are to be had from the log.  What is
+declared becomes the index, and must all be there.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from array import array
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from snaplib.errors import UsageError
-from snaplib.store import codec
-from snaplib.store.balance import Balance
-from snaplib.store.bulk import buffers
-from snaplib.store.index import FRAME, HOLE, PAGE_BYTES, RUN, Index, Space
-from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
+from snaplib.store.feed import Feed
+from snaplib.store.framewriter import FrameWriter, PageLogOptions
+from snaplib.store.index import FRAME, PAGE_BYTES, RUN, Index, Space
+from snaplib.store.places import PLACE_SHIFT, Places, frame_of
+from snaplib.store.runs import RunSet
 
-__all__ = ["PageLogOptions", "PageLogWriter"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-#: Threads that write frames as they are, and how many such frames may be under way: enough to keep
-#: a disk busy.
-_WRITERS = 2
-_MOST_WRITING = 4
+    from snaplib.store.segments import SegmentWriter
+
+__all__ = ["LoggedPages", "PageLogOptions", "PageLogWriter"]
+
+#: Pages of all spaces are numbered together: a space's number, shifted by so many bits, and the
+#: page's number in it.  57 bits of address are 45 of page.
+_SPACE_SHIFT = 48
 
 
-@attrs.frozen
-class PageLogOptions:
-    """How a page log is written.
+@attrs.frozen(eq=False)
+class LoggedPages:
+    """What a page log holds.
 
     Attributes:
-        codec: ``auto`` compresses what there is time for, ``zstd`` everything, ``none`` nothing.
-        level: zstd's level.
-        frame_bytes: The size of a frame, a multiple of the page size.
-        workers: How many threads compress; by default one less than there are CPUs, from 1 to 8.
-        segment_bytes: The size from which on a new segment is begun.
+        spaces: The spaces, in the order of their numbers.
+        places: Where the pages lie.
+        frames: FRAME, shape (m,): the frames; their segments are numbers of the log's.
     """
 
-    codec: Literal["auto", "zstd", "none"] = "auto"
-    level: int = -1
-    # Each frame costs a few hand-overs between threads: larger ones cost less a byte.
-    frame_bytes: int = attrs.field(default=4 << 20)
-    workers: int = attrs.field(validator=attrs.validators.ge(1))
-    segment_bytes: int = SEGMENT_BYTES
+    spaces: tuple[Space, ...] = ()
+    places: Places = attrs.field(factory=Places.none)
+    frames: npt.NDArray[np.void] = attrs.field(factory=lambda: np.empty(0, FRAME))
 
-    @workers.default
-    def _workers(self) -> int:
-        # Eight compress faster than one socket delivers.
-        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
-
-    @frame_bytes.validator
-    def _check_frame_bytes(self, _attribute: object, value: int) -> None:
-        if value <= 0 or value % PAGE_BYTES:
-            raise UsageError(f"frames of {value} bytes are not of whole pages")
+    def compacted(self) -> LoggedPages:
+        """Return the same without the frames that hold no page any more."""
+        live = self.places.pages_of_frames(len(self.frames)) > 0
+        places = self.places.moved(np.cumsum(live) - 1)
+        return LoggedPages(self.spaces, places, self.frames[live])
 
 
 class PageLogWriter:
-    """Writes one page log; everything but `abort` is for one thread.
+    """Writes one page log.
+
+    Declaring, and the pages that come with it, are for one thread; `feed`s for one thread each; the
+    rest may be called from any.
 
     Args:
         segments: Where frames go.
         options: How to write.
+        before: What there is already; its segments come before the new ones.
     """
 
-    def __init__(self, segments: SegmentWriter, options: PageLogOptions | None = None) -> None:
-        self._segments = segments
-        self._options = options or PageLogOptions()
-        #: Rows of RUN's six fields as 64-bit numbers: half the size of tuples, and numpy reads it
-        #: as it is.
-        self._runs = array("Q")
+    def __init__(
+        self,
+        segments: SegmentWriter,
+        options: PageLogOptions | None = None,
+        before: LoggedPages | None = None,
+    ) -> None:
+        before = before or LoggedPages()
+        self._frames = FrameWriter(segments, options or PageLogOptions(), before.frames)
+        self._feeds: list[Feed] = []
+        self._feed = self.feed()
+        #: Rows of what is declared: number of the first page, pages, flags.
+        self._declared = array("Q")
         self._pages = 0
-        #: Bytes that the last run declared and that have not come.
-        self._owed = 0
-        #: Rows of FRAME's fields, None until the frame is stored.
-        self._frames: list[tuple[int, int, int, int, int, int] | None] = []
-        #: The pages of each frame.
-        self._sizes = array("L")
-        size = self._options.frame_bytes
-        #: Frames for the codec: for each worker one that waits, one that it compresses, and one
-        #: that is being written.
-        self._most_coding = 3 * self._options.workers
-        count = self._most_coding + _MOST_WRITING + 1
-        self._free = buffers(count, size)
-        self._buffer: memoryview | None = None
-        self._fill = 0
-        codec.keep_buffers()
-        #: Guards what follows, and tells when a frame is done.
-        self._done = threading.Condition()
-        self._coding = 0
-        self._writing = 0
-        self._storing = 0
-        self._balance = Balance(self._options.workers)
-        self._failure: Exception | None = None
-        self._coders = ThreadPoolExecutor(
-            self._options.workers, "snaplib-codec", initializer=_give_way
-        )
-        self._writers = ThreadPoolExecutor(_WRITERS, "snaplib-write")
+        self._lock = threading.Lock()
+        self._spaces = list(before.spaces)
+        self._numbers = {space: number for number, space in enumerate(self._spaces)}
+        self._places = before.places
 
     @property
     def pages(self) -> int:
@@ -120,186 +101,183 @@ class PageLogWriter:
             pages: How many.
             flags: Kept as they are.
         """
-        self._check_paid()
-        self._add(space, vaddr, pages, flags, self._pages)
+        self._feed.run(self._declare(space, vaddr, pages, flags), pages)
         self._pages += pages
-        self._owed = pages * PAGE_BYTES
 
     def hole(self, space: Space, vaddr: int, pages: int, flags: int) -> None:
-        """Declare pages whose bytes do not come, because a parent has them."""
-        self._check_paid()
-        self._add(space, vaddr, pages, flags, HOLE)
+        """Declare pages whose bytes do not come, because the log has them, or will have them before
+        it is finished."""
+        self._declare(space, vaddr, pages, flags)
 
-    def _add(self, space: Space, vaddr: int, pages: int, flags: int, position: int) -> None:
-        if pages <= 0 or vaddr % PAGE_BYTES:
-            raise UsageError(f"no run of whole pages: {pages} pages at {vaddr:#x}")
-        self._runs.extend((space.kind, flags, space.id, vaddr, pages, position))
+    def _declare(self, space: Space, vaddr: int, pages: int, flags: int) -> int:
+        if self._feed.owed_bytes:
+            raise UsageError(f"{self._feed.owed_bytes} bytes of the run before are missing")
+        first = self.page_number(space, vaddr, pages)
+        self._declared.extend((first, pages, flags))
+        return first
 
-    def _check_paid(self) -> None:
-        if self._owed:
-            raise UsageError(f"{self._owed} bytes of the run before are missing")
-
-    def reserve(self, limit: int) -> memoryview:
-        """Give room for bytes of the last run.
+    def page_number(self, space: Space, vaddr: int, pages: int = 1) -> int:
+        """Return the number of a page in this log.
 
         Args:
-            limit: How many bytes at most.
-
-        Returns:
-            A writable view of at least one byte, good until `filled`.
-
-        Raises:
-            StoreError: What was given before could not be stored.
+            space: The space it is in.
+            vaddr: Its address.
+            pages: How many pages from there are to be numbered.
         """
-        if self._failure is not None:
-            raise self._failure
-        size = min(limit, self._owed, self._options.frame_bytes - self._fill)
-        if size <= 0:
-            raise UsageError("no bytes are due")
-        if self._buffer is None:
-            with self._done:
-                self._done.wait_for(lambda: self._free or self._failure is not None)
-                if self._failure is not None:
-                    raise self._failure
-                self._buffer = self._free.pop()
-        return self._buffer[self._fill : self._fill + size]
+        number = vaddr // PAGE_BYTES
+        if pages <= 0 or vaddr % PAGE_BYTES or (number + pages) >> _SPACE_SHIFT:
+            raise UsageError(f"no run of whole pages: {pages} pages at {vaddr:#x}")
+        with self._lock:
+            known = self._numbers.setdefault(space, len(self._spaces))
+            if known == len(self._spaces):
+                self._spaces.append(space)
+        return (known << _SPACE_SHIFT) + number
+
+    def located(self, number: int) -> tuple[Space, int]:
+        """Return the space and the address of a page, given its number."""
+        space, page = divmod(number, 1 << _SPACE_SHIFT)
+        return self._spaces[space], page * PAGE_BYTES
+
+    def reserve(self, limit: int) -> memoryview:
+        """Give room for bytes of the last run that was declared; see `Feed.reserve`."""
+        return self._feed.reserve(limit)
 
     def filled(self, count: int) -> None:
-        """Say that the first ``count`` bytes of what was reserved are there.
+        """Say that bytes are there; see `Feed.filled`."""
+        self._feed.filled(count)
+
+    def feed(self) -> Feed:
+        """Return a new way into the log, for one thread."""
+        feed = Feed(self._frames)
+        self._feeds.append(feed)
+        return feed
+
+    def take(self, feed: Feed) -> RunSet:
+        """Lay what came through a feed over what the log has.
+
+        Returns:
+            Which pages came, by their numbers.
 
         Raises:
-            StoreError: They could not be stored.
+            StoreError: It could not be stored.
         """
-        self._fill += count
-        self._owed -= count
-        if self._owed < 0 or self._fill > self._options.frame_bytes:
-            raise UsageError("more bytes than were reserved")
-        if self._fill == self._options.frame_bytes:
-            self._send()
+        newer = feed.flush()
+        with self._lock:
+            self._places = self._places.under(newer)
+        return newer.covered()
 
-    def _send(self) -> None:
-        """Have the frame in the buffer stored."""
-        assert self._buffer is not None
-        buffer, self._buffer = self._buffer, None
-        view, self._fill = buffer[: self._fill], 0
-        number = len(self._frames)
-        self._frames.append(None)
-        self._sizes.append(len(view) // PAGE_BYTES)
-        if codec.is_zero(view):
-            nothing = codec.checksum(b"")
-            self._frames[number] = (0, codec.ZERO, 0, 0, self._sizes[number], nothing)
-            self._free.append(buffer)
-        elif self._for_codec(number):
-            self._coders.submit(self._code, number, buffer, view)
-        else:
-            self._writers.submit(self._write, number, codec.RAW, view, buffer, coded=False)
+    def forget(self, pages: RunSet) -> None:
+        """Forget copies, given the pages' numbers: the task has changed these pages."""
+        with self._lock:
+            self._places = self._places.without(pages)
 
-    def _for_codec(self, number: int) -> bool:
-        """Wait until there is somebody for a frame, and tell whether to compress it."""
-        policy = self._options.codec
-        with self._done:
-            worth = policy == "zstd" or (policy == "auto" and self._balance.worth_trying(number))
-            while self._failure is None:
-                if worth and self._coding < self._most_coding:
-                    self._coding += 1
-                    return True
-                may_write = not worth or (policy == "auto" and self._balance.disk_has_time)
-                if may_write and self._writing < _MOST_WRITING:
-                    self._writing += 1
-                    return False
-                self._done.wait()
-            raise self._failure
+    def covered(self) -> RunSet:
+        """Return the numbers of all pages that the log has."""
+        with self._lock:
+            return self._places.covered()
 
-    def _code(self, number: int, buffer: memoryview, view: memoryview) -> None:
-        """Compress one frame and pass it on; runs in a thread of `_coders`."""
-        try:
-            begun = time.perf_counter()
-            stored = codec.compress(view, self._options.level)
-            took_s = time.perf_counter() - begun
-        except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
-            with self._done:
-                self._failure = error
-                self._done.notify()
-            return
-        with self._done:
-            size = len(view) if stored is None else len(stored)
-            self._balance.compressed(len(view), size, took_s)
-        if stored is None:
-            self._writers.submit(self._write, number, codec.RAW, view, buffer, coded=True)
-        else:
-            self._release(buffer)
-            self._writers.submit(self._write, number, codec.ZSTD, stored, None, coded=True)
+    def declared(self) -> RunSet:
+        """Return the numbers of all pages that have been declared."""
+        rows = self._declared_rows()
+        return RunSet.of(rows[:, 0], rows[:, 0] + rows[:, 1])
 
-    def _release(self, buffer: memoryview) -> None:
-        with self._done:
-            self._free.append(buffer)
-            self._done.notify()
+    def _declared_rows(self) -> npt.NDArray[np.uint64]:
+        return np.array(self._declared, np.uint64).reshape(-1, 3)
 
-    def _write(
-        self,
-        number: int,
-        kind: int,
-        stored: bytes | memoryview,
-        buffer: memoryview | None,
-        *,
-        coded: bool,
-    ) -> None:
-        """Store one frame; runs in a thread of `_writers`."""
-        try:
-            if self._failure is None:
-                self._store(number, kind, stored)
-        except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
-            self._failure = error
-        with self._done:
-            if coded:
-                self._coding -= 1
-            else:
-                self._writing -= 1
-            if buffer is not None:
-                self._free.append(buffer)
-            self._done.notify()
-
-    def _store(self, number: int, kind: int, stored: bytes | memoryview) -> None:
-        checksum = codec.checksum(stored)
-        with self._done:
-            self._storing += 1
-            at_once = self._storing
-        begun = time.perf_counter()
-        try:
-            segment, offset = self._segments.append(stored)
-        finally:
-            with self._done:
-                self._storing -= 1
-                self._balance.written(len(stored), time.perf_counter() - begun, at_once)
-        self._frames[number] = (segment, kind, offset, len(stored), self._sizes[number], checksum)
-
-    def finish(self) -> Index:
-        """Store what is left, wait for the workers and return the index; the segments are not yet
-        durable.
+    def drain(self) -> None:
+        """Wait until everything that came is stored; the segments are not durable yet.
 
         Raises:
             StoreError: Something could not be stored.
         """
-        self._check_paid()
-        if self._fill:
-            self._send()
-        self._coders.shutdown()
-        self._writers.shutdown()
-        if self._failure is not None:
-            raise self._failure
-        rows = np.array(self._runs, np.uint64).reshape(-1, len(RUN.names or ()))
-        runs = np.empty(len(rows), RUN)
-        for column, name in enumerate(("kind", "flags", "id", "vaddr", "pages", "position")):
-            runs[name] = rows[:, column]
-        return Index.build(runs, np.array(self._frames, FRAME))
+        self._frames.drain()
 
-    def abort(self) -> None:
-        """Stop, and wait for the workers; may be called again and after `finish`."""
-        self._coders.shutdown(cancel_futures=True)
-        self._writers.shutdown(cancel_futures=True)
+    def set_background(self, *, background: bool) -> None:
+        """Give way to everything else on this machine, or not."""
+        self._frames.set_background(background=background)
+
+    def live_bytes(self, segments: int) -> npt.NDArray[np.float64]:
+        """Return how many stored bytes of each segment are of pages that the log still has.
+
+        Args:
+            segments: How many segments there are.
+        """
+        self.drain()
+        with self._lock:
+            places = self._places
+        frames = self._frames.frames()
+        live = places.pages_of_frames(len(frames)) / np.maximum(frames["pages"], 1)
+        weights = live * frames["stored_bytes"]
+        return np.bincount(frames["segment"], weights, segments).astype(np.float64)
+
+    def pages_in(self, segments: Sequence[int]) -> RunSet:
+        """Return the numbers of the pages that are in some segments."""
+        self.drain()
+        frames = self._frames.frames()
+        chosen = np.isin(frames["segment"], segments) & (frames["stored_bytes"] > 0)
+        with self._lock:
+            places = self._places
+        inside = chosen[frame_of(places.places)]
+        return RunSet.of(places.begins[inside], places.ends[inside])
+
+    def content(self) -> LoggedPages:
+        """Return what the log has; everything that came is stored by then."""
+        self.drain()
+        with self._lock:
+            return LoggedPages(tuple(self._spaces), self._places, self._frames.frames())
+
+    def finish(self) -> Index:
+        """Store what is left, wait for the workers and return the index of what was declared; the
+        segments are not yet durable.
+
+        Raises:
+            UsageError: Pages that were declared are not in the log, or were declared twice.
+            StoreError: Something could not be stored.
+        """
+        self.take(self._feed)
+        content = self.content()
+        rows = self._declared_rows()
+        owner, found = content.places.cut(rows[:, 0], rows[:, 0] + rows[:, 1])
+        missing = int(rows[:, 1].sum()) - found.pages
+        if missing:
+            raise UsageError(f"{missing} of the pages that were declared are not in the log")
+        index = _index(content, found, owner, rows[:, 2])
+        problems = index.problems()
+        if problems:
+            raise UsageError(f"the pages that were declared contradict each other: {problems[0]}")
+        return index
+
+    def close(self) -> None:
+        """Stop, and wait for the threads; may be called again and after `finish`."""
+        for feed in self._feeds:
+            feed.close()
+        self._frames.close()
 
 
-def _give_way() -> None:
-    """Have this thread get the CPU after those that receive: what it leaves is stored raw."""
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice + 5)
+def _index(
+    content: LoggedPages,
+    found: Places,
+    owner: npt.NDArray[np.int64],
+    flags: npt.NDArray[np.uint64],
+) -> Index:
+    """Return the index of some pages of a log; owner tells the declaration of each run."""
+    used, compact = np.unique(frame_of(found.places), return_inverse=True)
+    frames = content.frames[used]
+    starts = np.cumsum(frames["pages"], dtype=np.uint64) - frames["pages"]
+    inside = found.places & np.uint64((1 << PLACE_SHIFT) - 1)
+    positions = starts[compact] + inside if len(used) else inside
+    lengths = found.ends - found.begins
+    # What one declaration says was only cut where a frame ended.
+    follows = (owner[1:] == owner[:-1]) & (positions[:-1] + lengths[:-1] == positions[1:])
+    first = np.flatnonzero(np.concatenate((np.ones(min(1, len(owner)), np.bool_), ~follows)))
+    runs = np.zeros(len(first), RUN)
+    if len(first):
+        space = (found.begins[first] >> np.uint64(_SPACE_SHIFT)).astype(np.int64)
+        page = found.begins[first] & np.uint64((1 << _SPACE_SHIFT) - 1)
+        runs["kind"] = np.array([one.kind for one in content.spaces])[space]
+        runs["id"] = np.array([one.id for one in content.spaces], np.uint64)[space]
+        runs["vaddr"] = page * np.uint64(PAGE_BYTES)
+        runs["pages"] = np.add.reduceat(lengths, first)
+        runs["flags"] = flags[owner[first]]
+        runs["position"] = positions[first]
+    return Index.build(runs, frames)

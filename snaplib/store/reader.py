@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from snaplib.errors import UsageError
 from snaplib.store.frames import FrameReader
-from snaplib.store.index import ENTRY, HOLE, PAGE_BYTES, Index, Space
+from snaplib.store.index import ENTRY, PAGE_BYTES, Index, Space
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ class PageLogReader:
         self._frames.close()
 
     def spaces(self) -> list[Space]:
-        """Return the spaces there are pages or holes of, in order."""
+        """Return the spaces there are pages of, in order."""
         return self.index.spaces()
 
     def entries(self, space: Space, *, coalesce: bool = False) -> npt.NDArray[np.void]:
@@ -61,8 +61,7 @@ class PageLogReader:
             coalesce: Join neighbours with the same flags.
 
         Returns:
-            ENTRY, shape (n,): ``vaddr`` in bytes, ``pages``, ``flags``; those of holes are among
-            them.
+            ENTRY, shape (n,): ``vaddr`` in bytes, ``pages``, ``flags``.
         """
         runs = self.index.runs_of(space)
         entries = np.empty(len(runs), ENTRY)
@@ -88,7 +87,7 @@ class PageLogReader:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         runs = self.index.find(space, vaddr, pages)
-        if (runs["position"] == HOLE).any() or int(runs["pages"].sum()) != pages:
+        if int(runs["pages"].sum()) != pages:
             raise UsageError(
                 f"not all of the {pages} pages at {vaddr:#x} of {space} are in the log"
             )
@@ -99,7 +98,7 @@ class PageLogReader:
 
         Args:
             space: The space.
-            fd: A descriptor, written to from its position on.
+            fd: A descriptor of a file, written to from its position on.
 
         Returns:
             How many bytes were written.
@@ -108,17 +107,26 @@ class PageLogReader:
             SnapshotDamaged: The bytes stored are not those that were written.
             OSError: The descriptor cannot be written to.
         """
-        total = 0
-        for chunk in self._chunks(self.index.runs_of(space)):
-            view = memoryview(chunk)
-            total += len(view)
-            while view:
-                view = view[os.write(fd, view) :]
+        pieces = self.index.pieces(self.index.runs_of(space))
+        ends = np.cumsum(pieces["pages"]) * PAGE_BYTES
+        begins = ends - pieces["pages"] * PAGE_BYTES
+        # Frame by frame: pages that were copied at different times alternate in the order of
+        # addresses, and a frame must not be read anew for each of its pages.
+        order = np.argsort(pieces["frame"], kind="stable")
+        pieces, begins = pieces[order], begins[order] + os.lseek(fd, 0, os.SEEK_CUR)
+        for view, begin in zip(self._of_frames(pieces), begins.tolist(), strict=True):
+            rest = view
+            while rest:
+                rest = rest[os.pwrite(fd, rest, begin + len(view) - len(rest)) :]
+        total = int(ends[-1]) if len(ends) else 0
+        os.lseek(fd, total, os.SEEK_CUR)
         return total
 
     def _chunks(self, runs: npt.NDArray[np.void]) -> Iterator[memoryview]:
         """Yield the bytes of runs, a frame or less at a time, each good until the next."""
-        pieces = self.index.pieces(runs)
+        return self._of_frames(self.index.pieces(runs))
+
+    def _of_frames(self, pieces: npt.NDArray[np.void]) -> Iterator[memoryview]:
         # Consecutive pieces of one frame need it only once.
         first = np.ones(len(pieces), np.bool_)
         first[1:] = pieces["frame"][1:] != pieces["frame"][:-1]

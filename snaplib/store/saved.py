@@ -69,8 +69,8 @@ class SnapshotReader:
                 raise SnapshotDamaged(f"{where}: {error}") from error
             self._pages = PageLogReader(
                 index,
-                lambda number: self._backend.open(self._where(names.segment(number)), bulk=True),
-                lambda number: self._where(names.segment(number)),
+                lambda number: self._backend.open(self._segment(number), bulk=True),
+                self._segment,
             )
         return self._pages
 
@@ -109,6 +109,16 @@ class SnapshotReader:
             on_error.pop_all()
         copy.seek(0)
         return copy
+
+    def _segment(self, number: int) -> str:
+        """Return the full name of a segment, given its number in the index."""
+        try:
+            segment = self.snapshot.segments[number]
+        except IndexError:
+            raise SnapshotDamaged(
+                f"{self._where(names.INDEX)}: there is no segment {number} in the manifest"
+            ) from None
+        return names.object_name(segment.owner, segment.name)
 
     def _where(self, name: str) -> str:
         return names.object_name(self.snapshot.id, name)

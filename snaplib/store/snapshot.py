@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
+import json
 import shutil
-from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import attrs
+import numpy as np
 
 from snaplib import __version__
-from snaplib.errors import StoreError, UsageError
+from snaplib.errors import NoSuchSnapshot, StoreError, UsageError
 from snaplib.store import archive, names
-from snaplib.store.index import PAGE_BYTES
+from snaplib.store.codec import ZERO
+from snaplib.store.index import PAGE_BYTES, Index
 from snaplib.store.index_format import index_to_bytes
-from snaplib.store.manifest import Snapshot, StoredObject
+from snaplib.store.manifest import Segment, Snapshot, StoredObject
 from snaplib.store.objectio import HashingWriter
-from snaplib.store.pagelog import PageLogOptions, PageLogWriter
+from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
 from snaplib.store.segments import SegmentWriter
 
 if TYPE_CHECKING:
@@ -24,9 +29,24 @@ if TYPE_CHECKING:
 
     from snaplib.store.backend import Backend, ObjectWriter
 
-__all__ = ["SnapshotWriter"]
+__all__ = ["Parent", "SnapshotWriter"]
 
 _COPY_BYTES = 1 << 20
+
+
+@attrs.frozen(eq=False)
+class Parent:
+    """What the next snapshot of a task can be incremental to.
+
+    Attributes:
+        id: The snapshot.
+        pages: The pages that are known to be as they are there.
+        segments: Where those are.
+    """
+
+    id: str
+    pages: LoggedPages
+    segments: tuple[Segment, ...]
 
 
 class SnapshotWriter:
@@ -41,6 +61,10 @@ class SnapshotWriter:
         snapshot_id: The new id.
         created: When it was begun, with its zone.
         options: How to write pages.
+        parent: A snapshot of the same key that it may be incremental to.
+
+    Raises:
+        NoSuchSnapshot: The parent has been removed.
 
     Attributes:
         id: The id it will have.
@@ -55,6 +79,8 @@ class SnapshotWriter:
         snapshot_id: str,
         created: dt.datetime,
         options: PageLogOptions | None = None,
+        *,
+        parent: Parent | None = None,
     ) -> None:
         self.id = snapshot_id
         self.key = key
@@ -63,11 +89,32 @@ class SnapshotWriter:
         self._objects: dict[str, StoredObject] = {}
         self._open = True
         self._hold = backend.hold(names.object_folder(snapshot_id))
+        self._parent = parent
+        self._inherited = parent.segments if parent else ()
+        try:
+            if parent is not None:
+                self._claim(parent)
+        except BaseException:
+            self._discard()
+            raise
         options = options or PageLogOptions()
         self._segments = SegmentWriter(
-            lambda number: self._create(names.segment(number), bulk=True), options.segment_bytes
+            lambda number: self._create(names.segment(number), bulk=True),
+            options.segment_bytes,
+            first=len(self._inherited),
         )
-        self.pages = PageLogWriter(self._segments, options)
+        self.pages = PageLogWriter(self._segments, options, parent.pages if parent else None)
+
+    def _claim(self, parent: Parent) -> None:
+        """Have the parent's segments kept, whatever becomes of the parent."""
+        claimed = [[segment.owner, segment.name] for segment in parent.segments]
+        name = names.object_name(self.id, names.USES)
+        self._backend.put_new(name, json.dumps(claimed).encode())
+        # In this order: who removes the parent deletes its manifest before looking for claims.
+        try:
+            self._backend.get(names.manifest_name(self.key, parent.id))
+        except FileNotFoundError:
+            raise NoSuchSnapshot(f"snapshot {parent.id} has been removed") from None
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +150,7 @@ class SnapshotWriter:
             UsageError: The name cannot be used.
             StoreError: It could not be stored.
         """
-        reserved = (names.INDEX, names.IMAGES)
+        reserved = (names.INDEX, names.IMAGES, names.USES)
         if not name or "/" in name or name.startswith((".", "segment-")) or name in reserved:
             raise UsageError(f"{name!r} cannot be the name of a stream")
         self._put(name, lambda output: shutil.copyfileobj(source, output, _COPY_BYTES))
@@ -126,8 +173,6 @@ class SnapshotWriter:
     def commit(
         self,
         *,
-        kind: Literal["full", "incremental"] = "full",
-        parent: str | None = None,
         task: Mapping[str, Any] | None = None,
         host: Mapping[str, Any] | None = None,
         streams: Mapping[str, Any] | None = None,
@@ -148,11 +193,9 @@ class SnapshotWriter:
         if not self._open:
             raise UsageError(f"the snapshot {self.id} is committed or aborted already")
         try:
-            index = self.pages.finish()
+            index, segments = self._finish()
             self._put(names.INDEX, lambda output: _write(output, index_to_bytes(index)))
-            self._segments.commit()
-            for number, size in enumerate(self._segments.sizes()):
-                self._objects[names.segment(number)] = StoredObject(size)
+            inherits = any(segment.owner != self.id for segment in segments)
             snapshot = Snapshot(
                 id=self.id,
                 key=self.key,
@@ -162,8 +205,9 @@ class SnapshotWriter:
                 raw_bytes=index.pages * PAGE_BYTES,
                 stored_bytes=sum(entry.size_bytes for entry in self._objects.values()),
                 pages=index.pages,
-                kind=kind,
-                parent=parent,
+                segments=segments,
+                kind="incremental" if inherits else "full",
+                parent=self._parent.id if self._parent and inherits else None,
                 task=dict(task or {}),
                 host=dict(host or {}),
                 streams=dict(streams or {}),
@@ -174,13 +218,61 @@ class SnapshotWriter:
                 manifest = snapshot.to_json()
             except (TypeError, ValueError) as error:
                 raise UsageError(f"a field of the snapshot is not JSON: {error}") from error
-            self._backend.put_new(names.manifest_name(self.key, self.id), manifest)
+            self._put_manifest(manifest)
         except BaseException:
             self.abort()
             raise
         self._open = False
+        self.pages.close()
+        if self._parent is not None:
+            # From now on the manifest says it.
+            with contextlib.suppress(StoreError):
+                self._backend.delete(names.object_name(self.id, names.USES))
         self._hold.release()
         return snapshot
+
+    def _put_manifest(self, manifest: bytes) -> None:
+        name = names.manifest_name(self.key, self.id)
+        self._backend.put_new(name, manifest)
+        try:
+            self._hold.check()
+        except StoreError:
+            self._backend.delete(name)
+            raise
+
+    def _finish(self) -> tuple[Index, tuple[Segment, ...]]:
+        """Make the segments durable; return the index, and the segments that it names."""
+        index = self.pages.finish()
+        frames = index.frames
+        stored = frames["codec"] != ZERO
+        used = np.unique(frames["segment"][stored])
+        frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
+        self._segments.commit(used.tolist())
+        everything = self._all_segments()
+        segments = tuple(everything[number] for number in used.tolist())
+        for segment in segments:
+            if segment.owner == self.id:
+                self._objects[segment.name] = StoredObject(segment.size_bytes)
+        return index, segments
+
+    def _all_segments(self) -> tuple[Segment, ...]:
+        return self._inherited + tuple(
+            Segment(self.id, names.segment(number), size)
+            for number, size in enumerate(self._segments.sizes())
+        )
+
+    def as_parent(self) -> Parent:
+        """Return what the next snapshot can be incremental to, once this one is committed."""
+        content = self.pages.content()
+        # What else the log has may be in segments that nobody wanted.
+        places = content.places.within(self.pages.declared())
+        content = attrs.evolve(content, places=places).compacted()
+        frames = content.frames
+        stored = frames["codec"] != ZERO
+        used = np.unique(frames["segment"][stored])
+        frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
+        everything = self._all_segments()
+        return Parent(self.id, content, tuple(everything[number] for number in used.tolist()))
 
     def abort(self) -> None:
         """Remove all that was written; does nothing after `commit`, and may be called again."""
@@ -188,8 +280,13 @@ class SnapshotWriter:
             return
         self._open = False
         try:
-            self.pages.abort()
+            self.pages.close()
             self._segments.abort()
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        try:
             # What cannot be removed now is debris for the next writer; the error that led here counts.
             with contextlib.suppress(StoreError):
                 self._backend.delete_folder(names.object_folder(self.id))

@@ -13,8 +13,9 @@ from snaplib.store import names
 from snaplib.store.address import open_backend
 from snaplib.store.ends import End, Ends
 from snaplib.store.manifest import Snapshot
+from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
-from snaplib.store.snapshot import SnapshotWriter
+from snaplib.store.snapshot import Parent, SnapshotWriter
 from snaplib.store.verify import Finding, Verification, verify
 
 if TYPE_CHECKING:
@@ -114,20 +115,26 @@ class Store:
         """Return how much more can be stored; None where there is no such limit."""
         return self._backend.free_bytes()
 
-    def begin(self, key: str, options: PageLogOptions | None = None) -> SnapshotWriter:
+    def begin(
+        self, key: str, options: PageLogOptions | None = None, *, parent: Parent | None = None
+    ) -> SnapshotWriter:
         """Begin a new snapshot, after cleaning up what dead writers left.
 
         Args:
             key: Which task it is of.
             options: How to write pages.
+            parent: What it may be incremental to: of an earlier snapshot of the same key, from
+                `SnapshotWriter.as_parent`.
 
         Raises:
+            NoSuchSnapshot: The parent has been removed.
             StoreError: The store cannot be written to.
         """
         self.sweep()
         existing = max(self._manifests(key), default=None)
         now = self._clock()
-        return SnapshotWriter(self._backend, key, names.new_id(now, existing), now, options)
+        snapshot_id = names.new_id(now, existing)
+        return SnapshotWriter(self._backend, key, snapshot_id, now, options, parent=parent)
 
     def ids(self, key: str | None = None) -> list[str]:
         """Return the ids of the snapshots there are, newest first, without looking into them.
@@ -236,27 +243,34 @@ class Store:
         return verify(self._backend, snapshot, progress)
 
     def remove(self, snapshot_id: str) -> None:
-        """Remove a snapshot: at once for whoever looks, and then its bytes.
+        """Remove a snapshot: at once for whoever looks, and then those of its bytes that no other
+        snapshot refers to.
 
         Raises:
             NoSuchSnapshot: There is none of this id.
         """
         snapshot = self.get(snapshot_id)
         self._backend.delete(names.manifest_name(snapshot.key, snapshot.id))
-        self._backend.delete_folder(names.object_folder(snapshot.id))
+        # Its own folder, and those that were kept for it.
+        for owner in {snapshot.id, *(segment.owner for segment in snapshot.segments)}:
+            References(self._backend).collect(owner)
 
     def sweep(self) -> list[str]:
-        """Remove what dead writers left, and return the ids of the snapshots that never were."""
-        known: set[str] = set()
+        """Remove what dead writers and removed snapshots left, and return the ids of the folders
+        that are gone.
 
-        def has_manifest(snapshot_id: str) -> bool:
-            nonlocal known
-            if snapshot_id not in known:
-                # Anew: it may have been committed since.
-                known = set(self._manifests())
-            return snapshot_id in known
-
-        return self._backend.delete_abandoned(names.OBJECTS, has_manifest)
+        Raises:
+            SnapshotDamaged: A manifest cannot be read, so that nobody knows what it refers to.
+        """
+        gone: list[str] = []
+        while True:
+            references = References(self._backend)
+            more = self._backend.delete_abandoned(names.OBJECTS, references.keep)
+            references.delete_rest()
+            gone += more
+            if not more:
+                return gone
+            # What a dead writer referred to may be debris now.
 
     def mark_ended(self, key: str, exit_code: int | None, signal: int | None = None) -> None:
         """Note that the task of a key has ended, so that `latest` forgets the snapshots there are

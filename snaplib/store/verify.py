@@ -18,7 +18,7 @@ from snaplib.store.saved import SnapshotReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from snaplib.store.backend import Backend
+    from snaplib.store.backend import Backend, ObjectReader
     from snaplib.store.manifest import Snapshot
     from snaplib.store.reader import PageLogReader
 
@@ -105,6 +105,8 @@ class _Check:
         self._whole = {
             name: stored for name, stored in snapshot.objects.items() if stored.blake3 is not None
         }
+        inherited = [one for one in snapshot.segments if one.owner != snapshot.id]
+        self._total_bytes = snapshot.stored_bytes + sum(one.size_bytes for one in inherited)
         self.done_bytes = 0
 
     def run(self) -> Iterator[Finding]:
@@ -164,10 +166,10 @@ class _Check:
         frames = pages.index.frames
         stored = frames["codec"] != ZERO
         used = np.unique(frames["segment"][stored]).tolist()
-        known = sorted(name for name, entry in self._snapshot.objects.items() if not entry.blake3)
-        if known != [names.segment(number) for number in used]:
+        if used != list(range(len(self._snapshot.segments))):
             problem = "its segments are not those that the manifest names"
             yield self._finding(names.INDEX, None, problem)
+            return
         for number in used:
             order = np.flatnonzero(stored & (frames["segment"] == number))
             order = order[np.argsort(frames["offset"][order], kind="stable")]
@@ -175,52 +177,56 @@ class _Check:
 
     def _segment(self, pages: PageLogReader, number: int, order: list[int]) -> Iterator[Finding]:
         """Check a segment's frames, and that there is nothing else in it."""
-        name = names.segment(number)
+        expected = self._snapshot.segments[number]
+        name = names.object_name(expected.owner, expected.name)
         try:
-            segment = self._backend.open(self._name(name))
+            segment = self._backend.open(name)
         except FileNotFoundError:
-            yield self._finding(name, None, "is missing")
+            yield Finding(name, None, "is missing")
             return
         end = 0
+        offsets = pages.index.frames["offset"][order]
+        # Frames of which no page is needed may lie anywhere between the others; but where all are at
+        # multiples of a block, what follows a frame up to the next is padding.
+        padded = not (offsets % BLOCK_BYTES).any() and not segment.size_bytes % BLOCK_BYTES
         try:
             for frame in order:
                 entry = pages.index.frames[frame]
                 offset, size = int(entry["offset"]), int(entry["stored_bytes"])
-                yield from self._gap(name, end, offset, segment.read(end, max(0, offset - end)))
+                yield from self._gap(segment, name, end, offset, padded=padded)
                 try:
                     pages.frame(frame)
                 except SnapshotDamaged as error:
-                    yield self._finding(name, offset, error.message.rpartition(": ")[2])
+                    yield Finding(name, offset, error.message.rpartition(": ")[2])
                 except StoreError as error:
-                    yield self._finding(name, offset, error.message)
+                    yield Finding(name, offset, error.message)
                 self._advance(size)
                 end = offset + size
-            rest = max(0, segment.size_bytes - end)
-            size_bytes = end + rest
-            yield from self._gap(name, end, size_bytes, segment.read(end, min(rest, BLOCK_BYTES)))
-            expected = self._snapshot.objects.get(name)
-            if expected is not None and segment.size_bytes != expected.size_bytes:
+            size = max(end, segment.size_bytes)
+            yield from self._gap(segment, name, end, size, padded=padded)
+            if segment.size_bytes != expected.size_bytes:
                 problem = f"{segment.size_bytes} bytes instead of {expected.size_bytes}"
                 at = min(segment.size_bytes, expected.size_bytes)
-                yield self._finding(name, at, problem)
+                yield Finding(name, at, problem)
         finally:
             segment.close()
 
-    def _gap(self, name: str, begin: int, end: int, content: bytes) -> Iterator[Finding]:
-        """Check what lies between two frames: less than a block, and zeros."""
+    def _gap(
+        self, segment: ObjectReader, name: str, begin: int, end: int, *, padded: bool
+    ) -> Iterator[Finding]:
+        """Check what lies between two frames."""
         if end < begin:
-            yield self._finding(name, end, "two frames overlap")
-        elif end - begin >= BLOCK_BYTES:
-            yield self._finding(name, begin, f"{end - begin} bytes that the index does not name")
-        elif content.strip(b"\0"):
-            yield self._finding(name, begin, "something stands between two frames")
-        else:
-            self._advance(end - begin)
+            yield Finding(name, end, "two frames overlap")
+            return
+        padding = min(end - begin, -begin % BLOCK_BYTES) if padded else 0
+        if segment.read(begin, padding).strip(b"\0"):
+            yield Finding(name, begin, "something stands between two frames")
+        self._advance(end - begin)
 
     def _advance(self, count: int) -> None:
         self.done_bytes += count
         if self._progress is not None:
-            self._progress(self.done_bytes, self._snapshot.stored_bytes)
+            self._progress(self.done_bytes, self._total_bytes)
 
     def _name(self, name: str) -> str:
         return names.object_name(self._snapshot.id, name)

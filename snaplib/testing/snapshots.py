@@ -18,7 +18,7 @@ __all__ = ["NOISE", "SAMPLE_SHARED", "SAMPLE_TASK", "feed", "sample_snapshot"]
 #: 40 pages that do not compress, the same in every run.
 NOISE = random.Random(23).randbytes(40 * PAGE_BYTES)
 
-#: The spaces of a sample: 120 pages and 12 in a parent; 3 pages.
+#: The spaces of a sample: 120 pages; 3 pages.
 SAMPLE_TASK = Space(1, 7)
 SAMPLE_SHARED = Space(2, 99)
 
@@ -54,7 +54,6 @@ def sample_snapshot(store: Store, key: str = "key") -> Snapshot:
         feed(writer.pages, data)
         writer.pages.run(SAMPLE_SHARED, 0, 3, 4)
         feed(writer.pages, data[: 3 * PAGE_BYTES])
-        writer.pages.hole(SAMPLE_TASK, 0x7F0000000000, 12, 1)
         for number in range(5):
             (Path(folder) / f"core-{number}.img").write_bytes(b"core" * 100 * number)
         writer.put_directory(Path(folder))

@@ -67,8 +67,8 @@ def test_show(store, snapshot, capsys):
     assert main(["show", snapshot.id, "--store", store.url, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["spaces"] == [
-        {"kind": "task", "id": 7, "runs": 2, "pages": 120, "parent_pages": 12},
-        {"kind": "shared memory", "id": 99, "runs": 1, "pages": 3, "parent_pages": 0},
+        {"kind": "task", "id": 7, "runs": 1, "pages": 120},
+        {"kind": "shared memory", "id": 99, "runs": 1, "pages": 3},
     ]
     assert all(data["frames"][kind] > 0 for kind in ("raw", "zstd", "zero"))
     assert main(["show", "nothing", "--store", store.url]) == 2

@@ -11,25 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaplib.errors import StoreTooNew
-from snaplib.store.index import FRAME, HOLE, PAGE_BYTES, RUN, Index, Space
+from snaplib.store.index import FRAME, PAGE_BYTES, RUN, Index, Space
 from snaplib.store.index_format import index_from_bytes, index_to_bytes
 
 
 @st.composite
 def indexes(draw):
-    """Return an index and, of each page, its position or HOLE."""
+    """Return an index and, of each page, its position; frames hold pages that no run has, too."""
     rows, where, position = [], {}, 0
     for space in draw(st.sets(st.tuples(st.integers(1, 2), st.integers(0, 3)), max_size=4)):
         page = draw(st.integers(0, 1000))
-        for count, gap, hole in draw(
-            st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3), st.booleans()), max_size=6)
+        for count, gap, dead in draw(
+            st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3), st.integers(0, 3)), max_size=6)
         ):
-            rows.append(
-                (space[0], 4, space[1], page * PAGE_BYTES, count, HOLE if hole else position)
-            )
+            rows.append((space[0], 4, space[1], page * PAGE_BYTES, count, position))
             for step in range(count):
-                where[Space(*space), page + step] = HOLE if hole else position + step
-            position += 0 if hole else count
+                where[Space(*space), page + step] = position + step
+            position += count + dead
             page += count + gap
     frames, left = [], position
     while left:
@@ -68,7 +66,7 @@ def test_find(made, data):
         for step in range(int(run["pages"])):
             position = int(run["position"])
             page = int(run["vaddr"]) // PAGE_BYTES + step
-            pages[page] = HOLE if position == HOLE else position + step
+            pages[page] = position + step
     expected = {
         page: position
         for (owner, page), position in where.items()
@@ -81,7 +79,7 @@ def test_find(made, data):
         for piece in index.pieces(found)
         for step in range(int(piece["pages"]))
     ]
-    assert positions == [expected[page] for page in sorted(expected) if expected[page] != HOLE]
+    assert positions == [expected[page] for page in sorted(expected)]
     for piece in index.pieces(found):
         assert int(piece["first"]) + int(piece["pages"]) <= int(
             index.frames["pages"][piece["frame"]]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaplib.errors import SnapshotDamaged, StoreTooNew
-from snaplib.store import Snapshot, StoredObject
+from snaplib.store import Segment, Snapshot, StoredObject
 
 texts = st.text(max_size=20)
 free = st.dictionaries(
@@ -22,7 +22,10 @@ free = st.dictionaries(
 def test_round_trip(key, task, extra, timings):
     """A snapshot is the same after being written and read, to the byte."""
     objects = {"index": StoredObject(5, "ab"), "segment-0000": StoredObject(6)}
-    snapshot = make(key=key, task=task, extra=extra, timings=timings, objects=objects)
+    segments = (Segment("20261123T221500.000000-000001", "segment-0003", 6),)
+    snapshot = make(
+        key=key, task=task, extra=extra, timings=timings, objects=objects, segments=segments
+    )
 
     assert Snapshot.from_json(snapshot.to_json()) == snapshot
     assert Snapshot.from_json(snapshot.to_json()).to_json() == snapshot.to_json()
@@ -68,8 +71,20 @@ def rewritten(**changes):
 
 def test_newer():
     """A manifest of a newer snaplib is not called damaged."""
-    with pytest.raises(StoreTooNew, match="format 2"):
-        Snapshot.from_json(rewritten(format=2))
+    with pytest.raises(StoreTooNew, match="format 3"):
+        Snapshot.from_json(rewritten(format=3))
+
+
+def test_older():
+    """A manifest from before there were segments of others names its own."""
+    objects = {
+        "index": {"size_bytes": 5, "blake3": "ab"},
+        "segment-0000": {"size_bytes": 6, "blake3": None},
+    }
+    snapshot = Snapshot.from_json(
+        rewritten(format=1, segments=None, parent="other", objects=objects)
+    )
+    assert snapshot.segments == (Segment(snapshot.id, "segment-0000", 6),)
 
 
 def test_missing_field():
@@ -80,7 +95,14 @@ def test_missing_field():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"objects": []}, {"objects": {"index": 5}}, {"objects": {"index": {}}}, {"format": "1"}],
+    [
+        {"objects": []},
+        {"objects": {"index": 5}},
+        {"objects": {"index": {}}},
+        {"segments": [5]},
+        {"segments": [{"owner": "x"}]},
+        {"format": "1"},
+    ],
 )
 def test_wrong_shape(changes):
     """What has a checksum and still no sense is damaged."""

@@ -26,7 +26,7 @@ runs = st.lists(
     st.tuples(
         st.sampled_from([Space(1, 1), Space(1, 2), Space(2, 1 << 50)]),
         st.integers(0, 5),
-        st.one_of(st.none(), st.lists(st.integers(0, len(PAGES) - 1), min_size=1, max_size=20)),
+        st.lists(st.integers(0, len(PAGES) - 1), min_size=1, max_size=20),
         st.integers(0, 7),
     ),
     max_size=12,
@@ -54,15 +54,12 @@ def test_round_trip(declared, codec, frame_pages, workers, step):
     with store.begin("key", options) as writer:
         for space, gap, content, flags in declared:
             vaddr = ends.get(space, 0x1000) + gap * PAGE_BYTES
-            pages = len(content) if content else 3
+            pages = len(content)
             ends[space] = vaddr + pages * PAGE_BYTES
-            data = None if content is None else b"".join(PAGES[number] for number in content)
+            data = b"".join(PAGES[number] for number in content)
             expected.setdefault(space, []).append((vaddr, pages, flags, data))
-            if data is None:
-                writer.pages.hole(space, vaddr, pages, flags)
-            else:
-                writer.pages.run(space, vaddr, pages, flags)
-                feed(writer.pages, data, step)
+            writer.pages.run(space, vaddr, pages, flags)
+            feed(writer.pages, data, step)
         snapshot = writer.commit()
     assert store.verify(snapshot.id).findings == ()
 
@@ -73,14 +70,12 @@ def test_round_trip(declared, codec, frame_pages, workers, step):
             joined = reader.pages.entries(space, coalesce=True)
             assert joined["pages"].sum() == sum(entry[1] for entry in entries)
             for vaddr, pages, _, data in entries:
-                if data is not None:
-                    assert reader.pages.read(space, vaddr, pages) == data
-                    assert reader.pages.read(space, vaddr + (pages - 1) * 4096, 1) == data[-4096:]
-                else:
-                    with pytest.raises(UsageError, match="not all"):
-                        reader.pages.read(space, vaddr, pages)
+                assert reader.pages.read(space, vaddr, pages) == data
+                assert reader.pages.read(space, vaddr + (pages - 1) * 4096, 1) == data[-4096:]
+            with pytest.raises(UsageError, match="not all"):
+                reader.pages.read(space, ends[space], 1)
             file.seek(0)
-            everything = b"".join(entry[3] for entry in entries if entry[3])
+            everything = b"".join(entry[3] for entry in entries)
             assert reader.pages.copy_to(space, file.fileno()) == len(everything)
             file.seek(0)
             assert file.read(len(everything)) == everything
@@ -151,15 +146,26 @@ def test_misuse_is_told(memory_store):
             writer.pages.filled(4097)
 
 
-def test_overlapping_runs_are_damage(memory_store):
-    """A page given twice is found by a check."""
+def test_a_page_declared_twice_is_not_committed(memory_store, memory):
+    """What contradicts itself does not become a snapshot."""
     with memory_store.begin("key") as writer:
         for _ in range(2):
             writer.pages.run(TASK, 0x1000, 1, 4)
             feed(writer.pages, PAGES[1])
-        snapshot = writer.commit()
+        with pytest.raises(UsageError, match="overlaps"):
+            writer.commit()
+    assert sorted(memory.objects) == ["snaplib-store.json"]
 
-    assert "overlaps" in str(memory_store.verify(snapshot.id).findings[0])
+
+def test_a_hole_that_is_not_filled_is_not_committed(memory_store, memory):
+    """A snapshot holds every page it says there is."""
+    with memory_store.begin("key") as writer:
+        writer.pages.run(TASK, 0x1000, 1, 4)
+        feed(writer.pages, PAGES[1])
+        writer.pages.hole(TASK, 0x1000, 3, 4)
+        with pytest.raises(UsageError, match="2 of the pages"):
+            writer.commit()
+    assert sorted(memory.objects) == ["snaplib-store.json"]
 
 
 def test_balance():

@@ -18,7 +18,7 @@ SHARED = Space(2, 1 << 40)
 
 @pytest.mark.parametrize("codec", ["auto", "zstd", "none"])
 def test_everything_comes_back(store, tmp_path, codec):
-    """Pages, holes, a folder and a stream are the same after a round trip."""
+    """Pages, a folder and a stream are the same after a round trip."""
     data = os.urandom(3 * PAGE_BYTES) + bytes(600 * PAGE_BYTES) + b"ab" * 2048 * 700
     images = tmp_path / "images"
     images.mkdir()
@@ -29,7 +29,6 @@ def test_everything_comes_back(store, tmp_path, codec):
         feed(writer.pages, data[:PAGE_BYTES])
         writer.pages.run(TASK, 0x10000, len(data) // PAGE_BYTES, 6)
         feed(writer.pages, data)
-        writer.pages.hole(TASK, 0x4000, 5, 1)
         writer.put_directory(images, exclude=lambda path: path.name.startswith("pages-"))
         writer.put_stream("streams-1", io.BytesIO(b"said"))
         snapshot = writer.commit(task={"command": ["x"]}, timings={"frozen_s": 0.5})
@@ -41,7 +40,6 @@ def test_everything_comes_back(store, tmp_path, codec):
     with store.read(snapshot.id) as reader:
         assert reader.pages.spaces() == [TASK, SHARED]
         assert reader.pages.entries(TASK).tolist() == [
-            (0x4000, 5, 1),
             (0x10000, len(data) // PAGE_BYTES, 6),
         ]
         assert reader.pages.read(TASK, 0x12000, 2) == data[2 * PAGE_BYTES : 4 * PAGE_BYTES]

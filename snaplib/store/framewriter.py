@@ -1,0 +1,284 @@
+"""Frames on their way into segments: compressed where there is time, and numbered.
+
+A full frame goes to a thread that compresses and stores it, or, when those have their hands full,
+to one that stores it as it is: a frozen task does not wait for a compressor while the disk has time.
+The few frame buffers are the only copy of the task's memory.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from snaplib.errors import UsageError
+from snaplib.store import codec
+from snaplib.store.balance import Balance
+from snaplib.store.bulk import buffers
+from snaplib.store.index import FRAME, PAGE_BYTES
+from snaplib.store.places import PLACE_SHIFT
+from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["FrameWriter", "PageLogOptions"]
+
+#: Threads that write frames as they are, and how many such frames may be under way: enough to keep
+#: a disk busy.
+_WRITERS = 2
+_MOST_WRITING = 4
+#: How many threads may be filling a frame at the same time.
+_FILLING = 3
+
+_Row = tuple[int, int, int, int, int, int]
+
+
+@attrs.frozen
+class PageLogOptions:
+    """How a page log is written.
+
+    Attributes:
+        codec: ``auto`` compresses what there is time for, ``zstd`` everything, ``none`` nothing.
+        level: zstd's level.
+        frame_bytes: The size of a frame, a multiple of the page size.
+        workers: How many threads compress; by default one less than there are CPUs, from 1 to 8.
+        segment_bytes: The size from which on a new segment is begun.
+    """
+
+    codec: Literal["auto", "zstd", "none"] = "auto"
+    level: int = -1
+    # Each frame costs a few hand-overs between threads: larger ones cost less a byte.
+    frame_bytes: int = attrs.field(default=4 << 20)
+    workers: int = attrs.field(validator=attrs.validators.ge(1))
+    segment_bytes: int = SEGMENT_BYTES
+
+    @workers.default
+    def _workers(self) -> int:
+        # Eight compress faster than one socket delivers.
+        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+
+    @frame_bytes.validator
+    def _check_frame_bytes(self, _attribute: object, value: int) -> None:
+        if value <= 0 or value % PAGE_BYTES:
+            raise UsageError(f"frames of {value} bytes are not of whole pages")
+        if value >= PAGE_BYTES << PLACE_SHIFT:
+            raise UsageError(f"frames of {value} bytes are too large")
+
+
+class FrameWriter:
+    """Stores frames; any thread may give it some.
+
+    Args:
+        segments: Where they go.
+        options: How to write.
+        before: FRAME, shape (m,): the frames that there are already; new ones are numbered on.
+    """
+
+    def __init__(
+        self,
+        segments: SegmentWriter,
+        options: PageLogOptions,
+        before: npt.NDArray[np.void],
+    ) -> None:
+        self._segments = segments
+        self._options = options
+        self._before = before
+        #: Rows of FRAME's fields, None until the frame is stored.
+        self._rows: list[_Row | None] = []
+        #: Frames for the codec: for each worker one that waits, one that it compresses, and one
+        #: that is being written.
+        self._most_coding = 3 * options.workers
+        self._free = buffers(self._most_coding + _MOST_WRITING + _FILLING, options.frame_bytes)
+        codec.keep_buffers()
+        #: Guards what follows, and tells when a frame is done.
+        self._done = threading.Condition()
+        self._coding = 0
+        self._writing = 0
+        self._storing = 0
+        self._balance = Balance(options.workers)
+        self._failure: Exception | None = None
+        self._coders, self._writers = self._pools(nice=5)
+
+    @property
+    def frame_bytes(self) -> int:
+        """The size of a whole frame."""
+        return self._options.frame_bytes
+
+    def check(self) -> None:
+        """Raise what went wrong with a frame, if anything did.
+
+        Raises:
+            StoreError: It could not be stored.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def acquire(self) -> tuple[int, memoryview]:
+        """Return the number of a new frame, and a buffer to fill; `submit` is due.
+
+        Raises:
+            StoreError: What was given before could not be stored.
+        """
+        with self._done:
+            self._done.wait_for(lambda: self._free or self._failure is not None)
+            self.check()
+            self._rows.append(None)
+            return len(self._before) + len(self._rows) - 1, self._free.pop()
+
+    def give_back(self, buffer: memoryview) -> None:
+        """Take a buffer that will not be filled; its frame stays empty."""
+        with self._done:
+            self._free.append(buffer)
+            self._done.notify_all()
+
+    def submit(self, number: int, buffer: memoryview, fill_bytes: int) -> None:
+        """Have a frame stored.
+
+        Args:
+            number: Its number.
+            buffer: What `acquire` gave.
+            fill_bytes: How many bytes of it are the frame.
+
+        Raises:
+            StoreError: It, or one before, could not be stored.
+        """
+        at = number - len(self._before)
+        view = buffer[:fill_bytes]
+        if codec.is_zero(view):
+            nothing = codec.checksum(b"")
+            self._rows[at] = (0, codec.ZERO, 0, 0, fill_bytes // PAGE_BYTES, nothing)
+            self.give_back(buffer)
+        elif self._for_codec(at):
+            self._coders.submit(self._code, at, buffer, view)
+        else:
+            self._writers.submit(self._write, at, codec.RAW, view, buffer, coded=False)
+
+    def drain(self) -> None:
+        """Wait until all frames are stored; the segments are not durable yet.
+
+        Raises:
+            StoreError: One could not be stored.
+        """
+        with self._done:
+            self._done.wait_for(lambda: not self._coding + self._writing or self._failure)
+        self.check()
+
+    def frames(self) -> npt.NDArray[np.void]:
+        """Return all frames, FRAME; those that were never stored have no pages."""
+        empty: _Row = (0, codec.ZERO, 0, 0, 0, codec.checksum(b""))
+        rows = np.array([row or empty for row in self._rows], FRAME)
+        return np.concatenate((self._before, rows))
+
+    def set_background(self, *, background: bool) -> None:
+        """Give way to everything else on this machine, or not; waits until nothing is under way."""
+        self.drain()
+        pools = self._coders, self._writers
+        self._coders, self._writers = self._pools(nice=19 if background else 5)
+        for pool in pools:
+            pool.shutdown()
+
+    def close(self) -> None:
+        """Stop, and wait for the threads; what is under way is finished or dropped."""
+        self._coders.shutdown(cancel_futures=True)
+        self._writers.shutdown(cancel_futures=True)
+
+    def _pools(self, nice: int) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+        # Coders get the CPU after those that receive: what they leave is stored raw.
+        coders = ThreadPoolExecutor(
+            self._options.workers, "snaplib-codec", initializer=_give_way, initargs=(nice,)
+        )
+        return coders, ThreadPoolExecutor(
+            _WRITERS, "snaplib-write", initializer=_give_way, initargs=(nice - 5,)
+        )
+
+    def _for_codec(self, at: int) -> bool:
+        """Wait until there is somebody for a frame, and tell whether to compress it."""
+        policy = self._options.codec
+        with self._done:
+            worth = policy == "zstd" or (policy == "auto" and self._balance.worth_trying(at))
+            while self._failure is None:
+                if worth and self._coding < self._most_coding:
+                    self._coding += 1
+                    return True
+                may_write = not worth or (policy == "auto" and self._balance.disk_has_time)
+                if may_write and self._writing < _MOST_WRITING:
+                    self._writing += 1
+                    return False
+                self._done.wait()
+            raise self._failure
+
+    def _code(self, at: int, buffer: memoryview, view: memoryview) -> None:
+        """Compress one frame and pass it on; runs in a thread of `_coders`."""
+        try:
+            begun = time.perf_counter()
+            stored = codec.compress(view, self._options.level)
+            took_s = time.perf_counter() - begun
+        except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
+            self._fail(error)
+            return
+        with self._done:
+            size = len(view) if stored is None else len(stored)
+            self._balance.compressed(len(view), size, took_s)
+        if stored is None:
+            self._writers.submit(self._write, at, codec.RAW, view, buffer, coded=True)
+        else:
+            pages = len(view) // PAGE_BYTES
+            self.give_back(buffer)
+            self._writers.submit(self._write, at, codec.ZSTD, stored, None, pages, coded=True)
+
+    def _fail(self, error: Exception) -> None:
+        with self._done:
+            self._failure = self._failure or error
+            self._done.notify_all()
+
+    def _write(
+        self,
+        at: int,
+        kind: int,
+        stored: bytes | memoryview,
+        buffer: memoryview | None,
+        pages: int | None = None,
+        *,
+        coded: bool,
+    ) -> None:
+        """Store one frame; runs in a thread of `_writers`."""
+        try:
+            if self._failure is None:
+                self._store(at, kind, stored, pages or len(stored) // PAGE_BYTES)
+        except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
+            self._fail(error)
+        with self._done:
+            if coded:
+                self._coding -= 1
+            else:
+                self._writing -= 1
+            if buffer is not None:
+                self._free.append(buffer)
+            self._done.notify_all()
+
+    def _store(self, at: int, kind: int, stored: bytes | memoryview, pages: int) -> None:
+        checksum = codec.checksum(stored)
+        with self._done:
+            self._storing += 1
+            at_once = self._storing
+        begun = time.perf_counter()
+        try:
+            segment, offset = self._segments.append(stored)
+        finally:
+            with self._done:
+                self._storing -= 1
+                self._balance.written(len(stored), time.perf_counter() - begun, at_once)
+        self._rows[at] = (segment, kind, offset, len(stored), pages, checksum)
+
+
+def _give_way(nice: int) -> None:
+    """Have this thread get the CPU after others."""
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + nice))
