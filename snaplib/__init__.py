@@ -10,17 +10,23 @@ if TYPE_CHECKING:
     from snaplib.checkpoint import dump, restore
     from snaplib.checkpoint.preflight import Obstacle, preflight
     from snaplib.event import Event
+    from snaplib.forecasting import Forecast, Interval
+    from snaplib.history import forecast
     from snaplib.host import Host
     from snaplib.observe import Profile, Trace, Watch
+    from snaplib.planning import Plan, plan
     from snaplib.store import Snapshot, Store
     from snaplib.supervise import Supervisor
     from snaplib.task import Member, Task
 
 __all__ = [
     "Event",
+    "Forecast",
     "Host",
+    "Interval",
     "Member",
     "Obstacle",
+    "Plan",
     "Profile",
     "Snapshot",
     "Store",
@@ -31,6 +37,8 @@ __all__ = [
     "__version__",
     "dump",
     "errors",
+    "forecast",
+    "plan",
     "preflight",
     "restore",
 ]
@@ -41,9 +49,12 @@ __version__ = "0.1.0"
 #: start-up time counts when a machine has seconds left.
 _HOMES = {
     "Event": "snaplib.event",
+    "Forecast": "snaplib.forecasting",
     "Host": "snaplib.host",
+    "Interval": "snaplib.forecasting",
     "Member": "snaplib.task",
     "Obstacle": "snaplib.checkpoint.preflight",
+    "Plan": "snaplib.planning",
     "Profile": "snaplib.observe",
     "Snapshot": "snaplib.store",
     "Store": "snaplib.store",
@@ -52,6 +63,8 @@ _HOMES = {
     "Trace": "snaplib.observe",
     "Watch": "snaplib.observe",
     "dump": "snaplib.checkpoint",
+    "forecast": "snaplib.history",
+    "plan": "snaplib.planning",
     "preflight": "snaplib.checkpoint.preflight",
     "restore": "snaplib.checkpoint",
 }

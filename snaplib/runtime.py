@@ -19,7 +19,7 @@ from pathlib import Path
 
 from snaplib.errors import UsageError
 
-__all__ = ["cache_dir", "runtime_dir", "scratch_dir"]
+__all__ = ["cache_dir", "runtime_dir", "scratch_dir", "state_dir"]
 
 
 def runtime_dir() -> Path:
@@ -56,6 +56,22 @@ def cache_dir(name: str) -> Path:
     else:
         path = Path("~/.cache/snaplib").expanduser()
     return _ours_alone(path / name, "cache", "SNAPLIB_CACHE_DIR")
+
+
+def state_dir() -> Path:
+    """Return the folder of what is learned over time, made if need be: ``$SNAPLIB_STATE_DIR``, else
+    ``$XDG_STATE_HOME/snaplib``, else ``~/.local/state/snaplib``.
+
+    Raises:
+        UsageError: Someone else owns it, or others may write to it, or it cannot be made.
+    """
+    if named := os.environ.get("SNAPLIB_STATE_DIR"):
+        path = Path(named)
+    elif base := os.environ.get("XDG_STATE_HOME"):
+        path = Path(base) / "snaplib"
+    else:
+        path = Path("~/.local/state/snaplib").expanduser()
+    return _ours_alone(path, "state", "SNAPLIB_STATE_DIR")
 
 
 def _ours_alone(path: Path, kind: str, variable: str) -> Path:

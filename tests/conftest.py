@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
@@ -42,6 +42,14 @@ def require() -> Callable[..., None]:
                 pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have the dumps of tests noted in a history of their own, not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNAPLIB_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture

@@ -1,0 +1,22 @@
+"""Which way to save a task, when to copy ahead, and why; and how that would have gone for recorded tasks."""
+
+from __future__ import annotations
+
+from snaplib.planning.cadence import DEFAULT_LEVEL
+from snaplib.planning.choice import Plan, plan
+from snaplib.planning.replay import POLICIES, Outcome, Recorded, replay
+from snaplib.planning.simulator import Course, Step, at_once, like_phaul
+
+__all__ = [
+    "DEFAULT_LEVEL",
+    "POLICIES",
+    "Course",
+    "Outcome",
+    "Plan",
+    "Recorded",
+    "Step",
+    "at_once",
+    "like_phaul",
+    "plan",
+    "replay",
+]

@@ -1,0 +1,198 @@
+"""What each strategy would have done for a task that was recorded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from snaplib.forecasting import (
+    CompressionSample,
+    DirtyCurve,
+    Forecast,
+    Models,
+    forecast_with,
+)
+from snaplib.planning.choice import Plan, plan
+from snaplib.planning.simulator import Course, at_once, like_phaul
+
+if TYPE_CHECKING:
+    from snaplib.observe import Profile
+
+__all__ = ["POLICIES", "Outcome", "Recorded", "replay"]
+
+#: What is compared: the plan; P.Haul's rules from the notice on; copies each 5 minutes, whatever the task
+#: does; nothing but a dump at the notice.
+POLICIES = ("plan", "phaul", "timer", "full")
+
+_TIMER_S = 300.0
+
+
+@attrs.frozen
+class Outcome:
+    """How a policy fared, over notices at every recorded instant.
+
+    Attributes:
+        policy: Its name.
+        notices: How many notices were tried.
+        saved: The share of them after which the task is saved.
+        worst: The least probability of all.
+        ahead_bytes: Memory copied before the notice, all in all.
+        ahead_bytes_s: The same a second of the recording.
+        copies: How many copies that were.
+        median_done_s: Median time from the notice until all is durable.
+        median_frozen_s: Median time that the task stands still.
+        reasons: The last plan's reasons.
+    """
+
+    policy: str
+    notices: int
+    saved: float
+    worst: float
+    ahead_bytes: float
+    ahead_bytes_s: float
+    copies: int
+    median_done_s: float
+    median_frozen_s: float
+    reasons: tuple[str, ...] = ()
+
+
+class Recorded:
+    """A recording: what was written between any two instants of it.
+
+    Args:
+        profiles: In the order of time; those that go back in time are left out.
+    """
+
+    def __init__(self, profiles: Iterable[Profile]) -> None:
+        kept: list[Profile] = []
+        for profile in profiles:
+            if not kept or profile.monotonic_s > kept[-1].monotonic_s:
+                kept.append(profile)
+        self.profiles: Sequence[Profile] = kept
+        self._times = np.array([one.monotonic_s for one in kept])
+        self._curves = [DirtyCurve.of(one) for one in kept]
+
+    @property
+    def length_s(self) -> float:
+        """From the first profile to the last."""
+        return float(self._times[-1] - self._times[0]) if self.profiles else 0.0
+
+    def dirty_between(self, since_s: float, until_s: float) -> float:
+        """Return the bytes in distinct pages written between two instants (CLOCK_MONOTONIC).
+
+        Behind the end of the recording the task goes on as it did at last.
+        """
+        at = min(int(np.searchsorted(self._times, until_s)), len(self.profiles) - 1)
+        curve, seen_s = self._curves[at], float(self._times[at])
+        if until_s > seen_s or since_s > seen_s:
+            return curve.at(until_s - since_s)
+        # The profile was taken a little later than asked for: what was written since does not count.
+        late = curve.at(seen_s - since_s) - curve.at(seen_s - until_s)
+        return max(late, min(curve.at(until_s - since_s), curve.at(seen_s - since_s)))
+
+
+def replay(
+    profiles: Iterable[Profile],
+    models: Models,
+    *,
+    window_s: float = 120.0,
+    bandwidth_bytes_s: float | None = None,
+    sample: CompressionSample | None = None,
+    policies: Sequence[str] = POLICIES,
+) -> list[Outcome]:
+    """Play a recorded task through, with a notice at every instant.
+
+    Args:
+        profiles: The recording, such as a `snaplib.Trace`.
+        models: What dumps take.
+        window_s: Seconds from the notice to the end.
+        bandwidth_bytes_s: Of the way to the store, if another than was measured.
+        sample: How well the task's memory compresses.
+        policies: Which of `POLICIES`.
+
+    Returns:
+        An outcome for each policy, in their order; none for an empty recording.
+    """
+    recorded = Recorded(profiles)
+    if not recorded.profiles:
+        return []
+    make = _Forecasts(models, window_s, bandwidth_bytes_s, sample)
+    return [_play(recorded, policy, make) for policy in policies]
+
+
+@attrs.define
+class _Forecasts:
+    models: Models
+    window_s: float
+    bandwidth_bytes_s: float | None
+    sample: CompressionSample | None
+
+    def __call__(self, profile: Profile, warm_age_s: float | None) -> Forecast:
+        return forecast_with(
+            self.models,
+            profile,
+            window_s=self.window_s,
+            bandwidth_bytes_s=self.bandwidth_bytes_s,
+            sample=self.sample,
+            warm_age_s=warm_age_s,
+        )
+
+
+def _play(
+    recorded: Recorded, policy: str, make: Callable[[Profile, float | None], Forecast]
+) -> Outcome:
+    copied_at: float | None = None  # when the newest finished copy began
+    under_way: tuple[float, float] | None = None  # when a copy began, and when it will be finished
+    ahead, copies = 0.0, 0
+    courses: list[Course] = []
+    newest: Plan | None = None
+    for profile in recorded.profiles:
+        now_s = profile.monotonic_s
+        if under_way is not None and under_way[1] <= now_s:
+            copied_at, under_way = under_way[0], None
+        age_s = None if copied_at is None else now_s - copied_at
+        forecast = make(profile, age_s)
+        missing = None if copied_at is None else recorded.dirty_between(copied_at, now_s)
+
+        def later(since_s: float, until_s: float, now_s: float = now_s) -> float:
+            return recorded.dirty_between(now_s + since_s, now_s + until_s)
+
+        if policy == "phaul":
+            courses.append(like_phaul(forecast, later))
+        else:
+            courses.append(at_once(forecast, missing))
+        if under_way is not None:
+            continue
+        due = False
+        if policy == "plan":
+            newest = plan(forecast)
+            # The next look is at the next profile: what falls due before then is due now.
+            due = (
+                newest.strategy == "warm"
+                and newest.next_copy_s is not None
+                and newest.next_copy_s <= profile.interval_s / 2
+            )
+        elif policy == "timer":
+            due = copied_at is None or now_s - copied_at >= _TIMER_S
+        if due:
+            moved = profile.dumpable_bytes if missing is None else missing
+            under_way = now_s, now_s + forecast.copy_s(moved)
+            ahead += moved
+            copies += 1
+    saved = [course.saved for course in courses]
+    return Outcome(
+        policy=policy,
+        notices=len(courses),
+        saved=float(np.mean(saved)),
+        worst=float(np.min(saved)),
+        ahead_bytes=ahead,
+        ahead_bytes_s=ahead / max(recorded.length_s, math.ulp(1.0)) if recorded.length_s else 0.0,
+        copies=copies,
+        median_done_s=float(np.median([course.done_s for course in courses])),
+        median_frozen_s=float(np.median([course.frozen_s for course in courses])),
+        reasons=newest.reasons if newest is not None else (),
+    )
