@@ -9,16 +9,36 @@
 #define EVENT_EXIT 3
 #define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: user space looks once a second by itself */
 
+/* Ids are those of the PID namespace of whoever observes; 0 for who has none there. */
 struct event {
 	u64 time_ns; /* CLOCK_MONOTONIC */
 	u32 kind;
-	u32 tgid;
-	u32 other; /* fork: the child; exec: the thread that called it */
+	u32 pid;
+	u32 child; /* of a fork */
 	u32 unused;
 };
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 
-static __always_inline void tell(u32 kind, u32 tgid, u32 other)
+/* How many members have ended. Not among a member's counts: who has ended is collected at any time. */
+BPF_PERCPU_ARRAY(exits, u64, 1);
+
+static __always_inline u32 observed_id(void *task)
+{
+	void *leader = READ(void *, task, OFF_task_struct__group_leader);
+	void *pid = READ(void *, leader, OFF_task_struct__thread_pid);
+	u32 level = setting(SETTING_LEVEL);
+	if (!pid)
+		return 0;
+	if (READ(u32, pid, OFF_pid__level) < level)
+		return 0;
+	void *id = (char *)pid + OFF_pid__numbers + level * SIZE_upid;
+	void *namespace = READ(void *, id, OFF_upid__ns);
+	if (READ(u32, namespace, OFF_pid_namespace__ns__inum) != (u32)setting(SETTING_NAMESPACE))
+		return 0;
+	return READ(u32, id, OFF_upid__nr);
+}
+
+static __always_inline void tell(u32 kind, void *task, void *child)
 {
 	struct event *event = events.ringbuf_reserve(sizeof(struct event));
 	if (!event) {
@@ -27,8 +47,8 @@ static __always_inline void tell(u32 kind, u32 tgid, u32 other)
 	}
 	event->time_ns = bpf_ktime_get_ns();
 	event->kind = kind;
-	event->tgid = tgid;
-	event->other = other;
+	event->pid = observed_id(task);
+	event->child = child ? observed_id(child) : 0;
 	event->unused = 0;
 	events.ringbuf_submit(event, NO_WAKEUP);
 }
@@ -41,6 +61,9 @@ static __always_inline void join(u32 tgid)
 		lose(LOST_MEMBER);
 		return;
 	}
+	/* There may be counts of one that had this id before and is not yet collected: they stay. */
+	if (counts.lookup(&tgid))
+		return;
 	if (counts.update(&tgid, &zero))
 		lose(LOST_MEMBER);
 }
@@ -48,13 +71,10 @@ static __always_inline void join(u32 tgid)
 /* Whether the current process is in the task's own cgroup. */
 static __always_inline bool in_cgroup(void)
 {
-	u32 which = SETTING_CGROUP;
-	u64 *cgroup = settings.lookup(&which);
+	u64 cgroup = setting(SETTING_CGROUP);
 	if (!cgroup)
 		return false;
-	if (!*cgroup)
-		return false;
-	return bpf_get_current_cgroup_id() == *cgroup;
+	return bpf_get_current_cgroup_id() == cgroup;
 }
 
 /* sched:sched_process_fork(parent, child): in the parent, before the child runs. */
@@ -82,7 +102,7 @@ int sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct counts *mine = counts.lookup(&tgid);
 	if (mine)
 		mine->forks++;
-	tell(EVENT_FORK, tgid, child_tgid);
+	tell(EVENT_FORK, (void *)ctx->args[0], child);
 	return 0;
 }
 
@@ -99,7 +119,7 @@ int sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct counts *mine = counts.lookup(&tgid);
 	if (mine)
 		mine->execs++;
-	tell(EVENT_EXEC, tgid, (u32)ctx->args[1]);
+	tell(EVENT_EXEC, (void *)ctx->args[0], NULL);
 	return 0;
 }
 
@@ -120,7 +140,12 @@ int sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (READ(s32, signal, OFF_signal_struct__live) != 0)
 		return 0; /* other threads live on, though this may be the main one */
 	/* Two last threads may both see none alive: the one that takes the key out tells it. */
-	if (members.delete(&tgid) == 0)
-		tell(EVENT_EXIT, tgid, 0);
+	if (members.delete(&tgid) == 0) {
+		u32 only = 0;
+		u64 *count = exits.lookup(&only);
+		if (count)
+			(*count)++;
+		tell(EVENT_EXIT, (void *)ctx->args[0], NULL);
+	}
 	return 0;
 }

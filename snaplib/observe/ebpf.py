@@ -40,6 +40,7 @@ class EbpfSource:
 
     Raises:
         BpfUnavailable: eBPF cannot be used here.
+        ProcessLookupError: The root has ended.
     """
 
     kind: Literal["ebpf", "proc"] = "ebpf"
@@ -52,9 +53,8 @@ class EbpfSource:
         cgroup_id: int = 0,
         cache: BytecodeCache | None = None,
     ) -> None:
-        self._observer = TreeObserver(lambda: procfs.tree(pid), cgroup_id=cgroup_id, cache=cache)
+        self._observer = TreeObserver(pid, cgroup_id=cgroup_id, cache=cache)
         self._links = LinkReader(procfs)
-        self._exits = 0
         self._index = np.empty(0, np.uint32)
         self._table = np.empty(0, DESCRIPTOR_DTYPE)
         self.notes = tuple(
@@ -68,7 +68,6 @@ class EbpfSource:
         alive = processes[processes["live"] > 0]
         by_pid, total = observer.counts()
         events = observer.events()
-        self._exits += int((events["kind"] == records.EVENT_EXIT).sum())
         descriptors, sockets = self._descriptors()
         lost = observer.losses()
         return Look(
@@ -78,7 +77,8 @@ class EbpfSource:
             counts=TreeCounts(
                 forks=int(total["forks"]),
                 execs=int(total["execs"]),
-                exits=self._exits,
+                exits=observer.exits(),
+                adopted=observer.adopted,
                 threads_started=int(total["threads_started"]),
                 threads_ended=int(total["threads_ended"]),
                 file_changes=int(total["rss"][0]),
@@ -95,9 +95,9 @@ class EbpfSource:
                     time_s=time_ns / 1e9,
                     kind=_EVENT_KINDS[kind],
                     pid=pid,
-                    child_pid=other if kind == records.EVENT_FORK else 0,
+                    child_pid=child,
                 )
-                for time_ns, kind, pid, other, _ in events[-_MAX_EVENTS:].tolist()
+                for time_ns, kind, pid, child, _ in events[-_MAX_EVENTS:].tolist()
             ),
             descriptors=descriptors,
             sockets=sockets,

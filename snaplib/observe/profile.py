@@ -87,6 +87,8 @@ class TreeCounts:
         forks: Processes born.
         execs: Programs executed.
         exits: Processes ended.
+        adopted: Processes that became members although nobody saw them being born: orphans that a member
+            took in, and births that were missed, which `Losses` tells.
         threads_started: Threads born, main threads not counted.
         threads_ended: Threads ended, main threads not counted.
         anon_changes: Changes of the number of anonymous pages that members made to themselves; one
@@ -99,6 +101,7 @@ class TreeCounts:
     forks: int = 0
     execs: int = 0
     exits: int = 0
+    adopted: int = 0
     threads_started: int = 0
     threads_ended: int = 0
     anon_changes: int = 0

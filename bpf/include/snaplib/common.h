@@ -49,7 +49,10 @@ struct counts {
 	u64 threads_ended;
 };
 
-/* The process ids (tgid) of the living members of the task, to the time in ns when each joined. */
+/*
+ * The process ids (tgid) of the living members of the task, to the time in ns when each was born or, 1,
+ * that user space has made it one.
+ */
 BPF_F_TABLE("hash", u32, u64, members, MAX_PROCESSES, NO_PREALLOC);
 
 /*
@@ -58,9 +61,17 @@ BPF_F_TABLE("hash", u32, u64, members, MAX_PROCESSES, NO_PREALLOC);
  */
 BPF_F_TABLE("percpu_hash", u32, struct counts, counts, MAX_PROCESSES, NO_PREALLOC);
 
-/* [0]: id of the version 2 cgroup whose processes are members too; 0: none. */
+/* Set by user space before there are any members. */
 BPF_ARRAY(settings, u64, 4);
-#define SETTING_CGROUP 0
+#define SETTING_CGROUP 0    /* id of the version 2 cgroup whose processes are members too; 0: none */
+#define SETTING_LEVEL 1     /* depth of the PID namespace of whoever observes */
+#define SETTING_NAMESPACE 2 /* its inode */
+
+static __always_inline u64 setting(u32 which)
+{
+	u64 *value = settings.lookup(&which);
+	return value ? *value : 0;
+}
 
 /* What was lost, by kind. */
 BPF_PERCPU_ARRAY(losses, u64, 4);

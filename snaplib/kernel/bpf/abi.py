@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 # enum bpf_cmd
+_NOEXIST = 1  # BPF_NOEXIST
+
 _MAP_CREATE = 0
 _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
@@ -105,13 +107,13 @@ def map_lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
     return values.raw
 
 
-def map_update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set a value, of all CPUs where the map is per CPU."""
+def map_update(descriptor: int, key: bytes, value: bytes, *, only_new: bool = False) -> None:
+    """Set a value, of all CPUs where the map is per CPU; if asked for, only where none is."""
     keys = ctypes.create_string_buffer(key, len(key))
     values = ctypes.create_string_buffer(value, len(value))
     _bpf(
         _MAP_UPDATE_ELEM,
-        struct.pack("<IIQQQ", descriptor, 0, _address(keys), _address(values), 0),
+        struct.pack("<IIQQQ", descriptor, 0, _address(keys), _address(values), _NOEXIST * only_new),
     )
 
 

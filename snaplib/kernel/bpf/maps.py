@@ -67,6 +67,19 @@ class BpfMap:
         """
         abi.map_update(self.descriptor, key, value.ljust(self._row_bytes, b"\0") * self._rows)
 
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Set a value as `set` does, unless there is one; return whether there was none.
+
+        Raises:
+            OSError: E2BIG when it is full.
+        """
+        padded = value.ljust(self._row_bytes, b"\0") * self._rows
+        try:
+            abi.map_update(self.descriptor, key, padded, only_new=True)
+        except FileExistsError:
+            return False
+        return True
+
     def delete(self, key: bytes) -> bool:
         """Take a key out; return whether it was there."""
         return abi.map_delete(self.descriptor, key)

@@ -1,21 +1,20 @@
 """Follows a process tree with eBPF: who is in it, what it has open, what it faults.
 
-Ids. Programs see processes by their ids in the machine's first PID namespace (*host ids*); this process
-and its callers may live in another one and use that one's (*pids*). All arguments and results here are
-pids, translated by what the kernel shows of each process in every namespace.
+All arguments and results are pids of this process's PID namespace: see `membership` for what the programs
+have instead.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Iterable
 
 import attrs
 import numpy as np
 
 from snaplib.kernel.bpf import records
 from snaplib.kernel.bpf.cache import BytecodeCache
+from snaplib.kernel.bpf.membership import Membership
 from snaplib.kernel.bpf.programs import Programs
 from snaplib.kernel.bpf.ring import RingBuffer
 
@@ -25,9 +24,6 @@ _SETS = ("tree", "faults", "tcp", "descriptors", "tasks")
 
 #: With more members than this, one look at the whole machine is cheaper than one at each.
 _ONE_BY_ONE = 32
-
-#: Rounds of looking for members that were born while others were added.
-_SEED_ROUNDS = 64
 
 
 @attrs.frozen
@@ -51,17 +47,18 @@ class TreeObserver:
     """Observes a process tree, from now on with all its children.
 
     Args:
-        pids: Returns the pids of the tree as /proc tells them; called until it has nothing new.
+        pid: The root of the tree.
         cgroup_id: A version 2 cgroup (inode of its folder) whose processes belong as well; 0 for none.
         cache: Where bytecode comes from.
 
     Raises:
         BpfUnavailable: eBPF cannot be used here.
+        ProcessLookupError: The root has ended.
     """
 
     def __init__(
         self,
-        pids: Callable[[], Iterable[int]],
+        pid: int,
         *,
         cgroup_id: int = 0,
         cache: BytecodeCache | None = None,
@@ -70,18 +67,13 @@ class TreeObserver:
         #: Programs that this kernel has no place for, and why.
         self.left_out: dict[str, str] = {}
         self._ring: RingBuffer | None = None
-        self._level = 0
-        self._pids: dict[int, int] = {}
         self._departed = np.zeros((), records.COUNTS)
         self._per_process = True
         try:
             self.left_out = self._programs.load(*_SETS)
-            maps = self._programs.maps
-            events = maps["events"]
+            events = self._programs.maps["events"]
             self._ring = RingBuffer(events.descriptor, events.definition.entries)
-            if cgroup_id:
-                maps["settings"].set(struct.pack("<I", 0), struct.pack("<Q", cgroup_id))
-            self._seed(pids)
+            self._members = Membership(self._programs, pid, cgroup_id=cgroup_id)
         except BaseException:
             self.close()
             raise
@@ -98,10 +90,7 @@ class TreeObserver:
 
         A parent outside the tree or of another PID namespace is 0.
         """
-        found = self._programs.iterate("bpf_iter__task", records.PROCESS)
-        self._pids.update(zip(found["tgid"].tolist(), self._own_ids(found), strict=True))
-        for name in ("tgid", "parent"):
-            found[name] = self._translated(found[name])
+        found = self._members.processes()
         return found[np.argsort(found["start_boottime_ns"], kind="stable")]
 
     def descriptors(self) -> np.ndarray:
@@ -110,33 +99,44 @@ class TreeObserver:
         Call `processes` before: members that are new since then have the pid 0.
         """
         found = self._read_descriptors()
-        found["tgid"] = self._translated(found["tgid"])
+        found["tgid"] = self._members.pids_of(found["tgid"])
         return found
 
     def counts(self) -> tuple[dict[int, np.ndarray], np.ndarray]:
         """Return the counters of members by pid, and those of the whole tree since it was observed.
 
-        Both as `records.COUNTS`, all CPUs together. The counters of a process that has ended are in the
-        second only.
+        Both as `records.COUNTS`, all CPUs together. The counters of a process that has ended, or that was
+        not yet there when the processes were last listed, are in the second only.
         """
         table = self._programs.maps["counts"]
         keys, values = table.items(np.uint32, records.COUNTS)
-        living = set(self._member_ids())
+        living = set(self._members.host_ids)
         by_pid: dict[int, np.ndarray] = {}
+        of_the_living = np.zeros((), records.COUNTS)
         for key, rows in zip(keys.tolist(), values, strict=True):
             if key in living:
-                by_pid[self._pids.get(key, 0)] = _summed(rows)
+                counts = _summed(rows)
+                _add(of_the_living, counts)
+                if pid := self._members.pid_of(key):
+                    by_pid[pid] = counts
                 continue
             # Read again: it may have ended after the first reading, and counted until then.
             raw_key = struct.pack("<I", key)
             last = table.get(raw_key, records.COUNTS)
             if last is not None and table.delete(raw_key):
                 _add(self._departed, _summed(last))
-                self._pids.pop(key, None)
-        total = self._departed.copy()
-        for counts in by_pid.values():
-            _add(total, counts)
-        return by_pid, total
+        _add(of_the_living, self._departed)
+        return by_pid, of_the_living
+
+    @property
+    def adopted(self) -> int:
+        """How many processes became members whom the programs have not seen being born."""
+        return self._members.adopted
+
+    def exits(self) -> int:
+        """Return how many members have ended."""
+        ended = self._programs.maps["exits"].get(bytes(4), np.uint64)
+        return 0 if ended is None else int(ended.sum())
 
     def tcp_changes(self) -> np.ndarray:
         """Return how often a TCP socket of the tree went into each state; shape (16,), uint64."""
@@ -145,75 +145,31 @@ class TreeObserver:
         return np.array([0 if row is None else row.sum() for row in rows], np.uint64)
 
     def events(self) -> np.ndarray:
-        """Return forks, execs and ends since the last call as `records.EVENT`; ids are pids, 0 if unknown."""
+        """Return forks, execs and ends since the last call as `records.EVENT`.
+
+        Who has no pid in our namespace, having been born in another one and entered the task's cgroup, is 0.
+        """
         assert self._ring is not None
-        drained = self._ring.drain()
-        found = np.frombuffer(b"".join(drained), records.EVENT).copy()
-        for name in ("tgid", "other"):
-            found[name] = self._translated(found[name])
-        return found
+        return np.frombuffer(b"".join(self._ring.drain()), records.EVENT)
 
     def losses(self) -> ObservedLosses:
         """Return what could not be seen so far."""
         table = self._programs.maps["losses"]
         lost = [table.get(struct.pack("<I", kind), np.uint64) for kind in range(3)]
         events, members, sockets = (0 if one is None else int(one.sum()) for one in lost)
+        # Who was refused may be counted by the program already.
+        members = max(members, self._members.refused)
         return ObservedLosses(events, members, sockets, self._programs.misses())
 
-    def _seed(self, pids: Callable[[], Iterable[int]]) -> None:
-        # The programs are attached: whom a member has forked since it was added is in already. What
-        # was forked before shows in the next look. Two looks that agree have it all.
-        known: set[int] = set()
-        maps = self._programs.maps
-        for _ in range(_SEED_ROUNDS):
-            new = set(pids()) - known
-            if not new:
-                break
-            known |= new
-            host_ids = self._host_ids()
-            for pid in new & host_ids.keys():
-                key = struct.pack("<I", host_ids[pid])
-                if maps["members"].get(key, np.uint64) is None:
-                    maps["counts"].set(key, bytes(records.COUNTS.itemsize))
-                    maps["members"].set(key, bytes(8))
-                self._pids[host_ids[pid]] = pid
-        # One that ended before it was added has told nobody.
-        living = set(self._host_ids().values())
-        for host_id in set(self._member_ids()) - living:
-            maps["members"].delete(struct.pack("<I", host_id))
-
-    def _host_ids(self) -> dict[int, int]:
-        """Return pid -> host id of every living process that we can see."""
-        found = self._programs.iterate("bpf_iter__task_any", records.PROCESS)
-        # All are of our namespace or of one below it.
-        self._level = int(found["level"].min())
-        found = found[found["live"] > 0]
-        return dict(zip(self._own_ids(found), found["tgid"].tolist(), strict=True))
-
-    def _own_ids(self, found: np.ndarray) -> list[int]:
-        ids: list[int] = found["ids"][:, min(self._level, 7)].tolist()
-        return ids
-
-    def _translated(self, host_ids: np.ndarray) -> np.ndarray:
-        if self._level == 0:
-            return host_ids  # in the machine's first namespace both are the same, known or not
-        unique, inverse = np.unique(host_ids, return_inverse=True)
-        pids = [self._pids.get(one, 0) for one in unique.tolist()]
-        return np.array(pids, np.uint32)[inverse]
-
-    def _member_ids(self) -> list[int]:
-        ids: list[int] = self._programs.maps["members"].items(np.uint32, np.uint64)[0].tolist()
-        return ids
-
     def _read_descriptors(self) -> np.ndarray:
-        members = self._member_ids()
+        members = self._members.host_ids
         if not self._per_process or len(members) > _ONE_BY_ONE:
             return self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR)
         parts = [np.empty(0, records.DESCRIPTOR)]
         for host_id in members:
-            pid = host_id if self._level == 0 else self._pids.get(host_id)
-            if pid is None:
-                continue
+            pid = self._members.pid_of(host_id)
+            if not pid:
+                continue  # new since the members were listed
             try:
                 part = self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR, pid=pid)
             except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 __all__ = [
+    "ADDED",
     "COUNTS",
     "DESCRIPTOR",
     "EVENT",
@@ -15,6 +16,9 @@ __all__ = [
     "LOST_MEMBER",
     "LOST_SOCKET",
     "PROCESS",
+    "SETTING_CGROUP",
+    "SETTING_LEVEL",
+    "SETTING_NAMESPACE",
     "UNKNOWN",
 ]
 
@@ -57,7 +61,7 @@ PROCESS = np.dtype(
         ("start_boottime_ns", "<u8"),
         ("threads", "<u4"),
         ("live", "<u4"),
-        ("unused", "<u4"),
+        ("member", "<u4"),
         ("level", "<u4"),
         ("ids", "<u4", (8,)),
         ("comm", "S16"),
@@ -81,13 +85,21 @@ LOST_EVENT = 0
 LOST_MEMBER = 1
 LOST_SOCKET = 2
 
+#: How a member that user space has added is marked in the map of members.
+ADDED = 1
+
+#: bpf/include/snaplib/common.h
+SETTING_CGROUP = 0
+SETTING_LEVEL = 1
+SETTING_NAMESPACE = 2
+
 #: bpf/tree.c
 EVENT = np.dtype(
     [
         ("time_ns", "<u8"),
         ("kind", "<u4"),
-        ("tgid", "<u4"),
-        ("other", "<u4"),
+        ("pid", "<u4"),
+        ("child", "<u4"),
         ("unused", "<u4"),
     ]
 )

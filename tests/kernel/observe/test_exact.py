@@ -164,15 +164,17 @@ def test_descriptors_equal_proc_a_hundred_times(start, tmp_path, eventually, sou
                 for pid in procfs.tree(workload.pid)
                 for one in procfs.descriptors(pid)
             }
+            profile = watch._take()
             told = {
                 (one.pid, one.fd): (one.flags, one.position, one.inode, one.path)
-                for one in watch._take().descriptors
+                for one in profile.descriptors
             }
-            assert told == expected
+            assert told == expected, profile.losses
             seen += len(told)
             os.killpg(workload.pid, signal.SIGCONT)
             time.sleep(0.01)
     assert seen > rounds * 100
+    assert profile.counts.adopted == 0, "every birth was seen"
 
 
 def ss(*options: str) -> dict[int, tuple[str, int, int]]:
@@ -246,8 +248,8 @@ def test_a_stranger_with_the_pid_of_a_member_that_ended_is_none(start) -> None:
     workload = start.command(sys.executable, "-uc", FORKER)
     with Watch(workload.task, 60.0, arm="none", source="ebpf") as watch:
         member = int(workload.do())
-        before = watch._source._observer._programs.maps["counts"]
-        assert before.get(member.to_bytes(4, "little"), "u8") is not None
+        uncollected = watch._source._observer._programs.maps["counts"].items("u4", "u8")[0]
+        assert len(uncollected) == 2, "the workload's, and those of its child that has ended"
         stranger = None
         for _ in range(200):
             with contextlib.suppress(OSError):

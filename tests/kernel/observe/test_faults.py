@@ -72,8 +72,7 @@ def test_a_full_ring_is_told_and_loses_no_count(start, monkeypatch) -> None:
         workload.do("230")
         profile = watch._take()
         assert profile.losses.events > 0
-        # A fork and an end for each; ends are counted from the list, where it has room.
-        assert profile.counts.forks == 230
+        assert profile.counts.forks == profile.counts.exits == 230
         assert len(profile.events) + profile.losses.events == 2 * 230
         workload.do("23")
         after = watch._take()

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from snaplib.kernel import TaskCgroup
+from snaplib.kernel import ProcFs, TaskCgroup
+from snaplib.kernel.bpf import Programs
 from snaplib.observe import Watch
 
 IDLE = "print('ready'); input()"
@@ -134,3 +135,88 @@ def test_pids_are_those_of_the_watchers_namespace(require) -> None:
     assert first == parent == child
     assert told["descriptors"] == [child, second]
     assert "/dev/null" in told["paths"]
+
+
+BROOD = """
+import os, sys, time
+print('ready')
+for line in sys.stdin:
+    pid = os.fork() or time.sleep(60)
+    print(pid)
+"""
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_a_child_born_while_the_watch_begins_is_a_member(start, monkeypatch, when) -> None:
+    """Just after processes were listed, which that listing cannot have."""
+    workload = start.command(sys.executable, "-uc", BROOD, group=True)
+    listings, born = 0, 0
+    iterate = Programs.iterate
+
+    def interrupted(self, name, *args, **options):
+        nonlocal listings, born
+        found = iterate(self, name, *args, **options)
+        listings += name in ("bpf_iter__task", "bpf_iter__task_any")
+        if listings == when and not born:
+            born = int(workload.do())
+        return found
+
+    monkeypatch.setattr(Programs, "iterate", interrupted)
+    with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
+        watch._take()
+        profile = watch._take()
+    assert [one.pid for one in profile.members] == [workload.pid, born]
+    assert {one.pid for one in profile.descriptors} == {workload.pid, born}
+    assert profile.counts.adopted == 0
+    assert profile.losses.total == 0
+
+
+def test_a_member_that_the_programs_missed_is_brought_in_and_told(start) -> None:
+    workload = start.command(sys.executable, "-uc", BROOD, group=True)
+    with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
+        child = int(workload.do())
+        members = watch._source._observer._programs.maps["members"]
+        (missed,) = set(members.items("u4", "u8")[0].tolist()) - host_ids_of(watch, workload.pid)
+        assert members.delete(missed.to_bytes(4, "little"))
+        profile = watch._take()
+        assert [one.pid for one in profile.members] == [workload.pid, child]
+        assert {one.pid for one in profile.descriptors} == {workload.pid, child}
+        assert watch._take().counts.adopted == 1
+        os.kill(child, 9)
+        workload.do()
+        assert len(watch._take().members) == 2
+
+
+def host_ids_of(watch: Watch, pid: int) -> set[int]:
+    membership = watch._source._observer._members
+    return {one for one in membership.host_ids if membership.pid_of(one) == pid}
+
+
+def test_an_orphan_that_a_member_takes_in_is_a_member(start, require, eventually) -> None:
+    """As the init of a container does with what others have started in it."""
+    require("pid_namespace")
+    workload = start.command(
+        *("unshare", "--pid", "--fork", "--kill-child"),
+        *(sys.executable, "-uc", IDLE),
+        group=True,
+    )
+    procfs = ProcFs()
+    (init,) = procfs.children(workload.pid)
+    with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
+        entering = (
+            "nsenter",
+            "--target",
+            str(init),
+            "--pid",
+            "sh",
+            "-c",
+            "sleep 60 <&- >&- 2>&- &",
+        )
+        subprocess.run(entering, check=True)
+        eventually(lambda: procfs.children(init), "init takes it in")
+        profile = watch._take()
+        assert [one.pid for one in profile.members] == [
+            *(workload.pid, init),
+            *procfs.children(init),
+        ]
+        assert watch._take().counts.adopted == 1
