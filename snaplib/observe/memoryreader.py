@@ -53,12 +53,9 @@ class MemoryReader:
             ProcessLookupError: It has ended.
         """
         # proc_pid_statm(5): size, resident, shared (of files and shared memory), ...
-        try:
-            fields = (self._root / f"{pid}/statm").read_bytes().split()
-            if fields[1] == b"0":
-                fields = (self._root / f"{self._memory_owner(pid)}/statm").read_bytes().split()
-        except (FileNotFoundError, ProcessLookupError):
-            raise ProcessLookupError(f"no process {pid}") from None
+        fields = self._read(f"{pid}/statm").split()
+        if fields[1] == b"0":
+            fields = self._read(f"{self._memory_owner(pid)}/statm").split()
         resident, shared = int(fields[1]) * _PAGE_BYTES, int(fields[2]) * _PAGE_BYTES
         return resident - shared, resident
 
@@ -109,7 +106,7 @@ class MemoryReader:
             self._objects.setdefault(one, link)
 
     def _kinds(self, pid: int, now: float) -> tuple[Memory, dict[SharedObject, Mapping]]:
-        maps = (self._root / f"{self._memory_owner(pid)}/maps").read_bytes()
+        maps = self._read(f"{self._memory_owner(pid)}/maps")
         if maps.count(b"\n") > _MANY_MAPPINGS:
             return self._sums(pid, maps, now)
         mappings = self._procfs.smaps(pid)
@@ -121,7 +118,7 @@ class MemoryReader:
         self, pid: int, maps: bytes, now: float
     ) -> tuple[Memory, dict[SharedObject, Mapping]]:
         """Return what `memory_of` does, with all private memory as anonymous: no walk by mapping."""
-        rollup = (self._root / f"{self._memory_owner(pid)}/smaps_rollup").read_bytes()
+        rollup = self._read(f"{self._memory_owner(pid)}/smaps_rollup")
         (total,) = parse_smaps(rollup)
         _, objects = memory_of(parse_maps(b"\n".join(_SHARED.findall(maps))))
         anonymous = total.anonymous_bytes or 0
@@ -135,6 +132,13 @@ class MemoryReader:
             measured_s=now,
         )
         return memory, objects
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self._root / name).read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            # It ended before the file was opened, or between that and reading.
+            raise ProcessLookupError(f"no process {name.split('/', maxsplit=1)[0]}") from None
 
     def _memory_owner(self, pid: int) -> str:
         """Return the folder of a process, or of a thread if its main thread, and so its memory, is gone."""

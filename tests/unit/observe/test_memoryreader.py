@@ -56,6 +56,14 @@ def test_who_ends_meanwhile_is_left_out(proc) -> None:
     assert MemoryReader(proc.procfs).read([23, 24]).anon_bytes == 16 * 1024
 
 
+@pytest.mark.parametrize("name", ["statm", "stat", "maps", "smaps"])
+def test_who_ends_between_two_of_its_files_is_left_out(proc, name) -> None:
+    proc.add(24, maps=MAPS, smaps=SMAPS)
+    sizes(proc, 24, resident=12, shared=7)
+    (proc.root / "24" / name).unlink()
+    assert MemoryReader(proc.procfs).read([23, 24]).anon_bytes == 16 * 1024
+
+
 def test_a_member_of_another_user_shows_its_sums(proc, monkeypatch) -> None:
     def refuse(pid: int) -> None:
         raise PermissionError(13, "not yours")
