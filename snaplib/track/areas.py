@@ -34,6 +34,7 @@ class Area:
         writable: Whether the process may write to it now.
         file: Device and inode of its file; zeros without.
         memfd: Whether its file is shared memory that processes may have open.
+        executable: Whether the process may run what is in it.
     """
 
     start: int
@@ -42,31 +43,52 @@ class Area:
     writable: bool
     file: tuple[int, int]
     memfd: bool = False
+    executable: bool = False
+
+    def may_join(self, other: Area) -> bool:
+        """Whether this and another one were or may become one mapping, if only protections differ.
+
+        Code of programs is not made writable and back.
+        """
+        return (
+            (self.end == other.start or other.end == self.start)
+            and self.kind is other.kind
+            and self.file == other.file
+            and not (self.kind is MemoryKind.PRIVATE_FILE and (self.executable or other.executable))
+        )
 
 
 def areas_of(mappings: Iterable[Mapping]) -> tuple[Area, ...]:
     """Return the areas that hold state of a task, ascending.
 
-    Left out are those the kernel fills, and files mapped shared for reading only: what they hold
-    is the file's.
+    Left out are those the kernel fills, and files mapped shared for reading only, unless they are
+    part of a mapping for writing: what they hold is the file's.
     """
-    areas = []
+    areas: list[Area] = []
+    only_read: list[Area] = []
     for mapping in mappings:
         if mapping.path in _KERNEL_MADE:
             continue
         kind = _kind(mapping)
-        if kind is MemoryKind.SHARED_FILE and not mapping.writable:
-            continue
-        areas.append(
-            Area(
-                start=mapping.start,
-                end=mapping.end,
-                kind=kind,
-                writable=mapping.writable,
-                file=(mapping.dev, mapping.inode),
-                memfd=kind is MemoryKind.SHARED and mapping.path.startswith("/memfd:"),
-            )
+        area = Area(
+            start=mapping.start,
+            end=mapping.end,
+            kind=kind,
+            writable=mapping.writable,
+            file=(mapping.dev, mapping.inode),
+            memfd=kind is MemoryKind.SHARED and mapping.path.startswith("/memfd:"),
+            executable="x" in mapping.perms,
         )
+        if kind is MemoryKind.SHARED_FILE and not mapping.writable:
+            only_read = [*only_read, area] if only_read and area.may_join(only_read[-1]) else [area]
+            if areas and areas[-1].may_join(only_read[0]):
+                areas += only_read
+                only_read = []
+            continue
+        if only_read and area.may_join(only_read[-1]):
+            areas += only_read
+        only_read = []
+        areas.append(area)
     return tuple(areas)
 
 

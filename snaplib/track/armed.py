@@ -118,36 +118,31 @@ class ArmedProcess:
         look.seen.update(areas)
         look.seen -= look.missing
 
-    def settle(self, look: Look, *, anew: bool = False) -> None:
+    def settle(self, look: Look, *, until_s: float, anew: bool = False) -> None:
         """Register the areas that are not; the process must stand still.
 
         Args:
             look: The look so far.
+            until_s: When the process may run again, on CLOCK_MONOTONIC: what is not registered by
+                then has to wait.
             anew: Take all areas as new, those that are registered too.
         """
-        areas = [area for area in self._areas() if area not in look.seen]
-        # Mappings of libraries without a page of the task's own can wait. Registering them would
-        # cost the task more faults: the kernel then maps file pages one by one, not 16 at a time.
-        waiting = {
-            area
-            for area in areas
-            if area.kind is MemoryKind.PRIVATE_FILE
-            and not area.writable
-            and not any(self._unwatched([area]))
-        }
-        wanted = []
-        for area in areas:
+        areas = self._areas()
+        chosen = bytearray(len(areas))
+        for index, area in enumerate(areas):
+            if area in look.seen:
+                continue
             if not self._is_plain(area):
                 self._refused.add(area)
                 look.fresh.add(area)
             elif area in look.missing or anew or not self._pagemap.registered(area.start):
-                if area not in waiting:
-                    wanted.append(area)
+                chosen[index] = not self._can_wait(area)
             else:
                 look.again.append(area)
-        for stretch in stretches(wanted):
-            self._register(stretch)
-        look.fresh.update(wanted)
+        self._choose_neighbours(areas, chosen)
+        for stretch in stretches(itertools.compress(areas, chosen)):
+            if not self._register(look, stretch, until_s):
+                return
         look.settled = True
 
     def finish(self, look: Look, *, rearm: bool = True) -> None:
@@ -300,7 +295,43 @@ class ArmedProcess:
             # What was populated between the two questions is in the second answer.
             look.runs.extend(armed)
 
-    def _register(self, stretch: Sequence[Area]) -> None:
+    def _can_wait(self, area: Area) -> bool:
+        """Whether an area may stay unregistered: libraries without a page of the task's own.
+
+        Registering them would cost the task more faults: the kernel then maps file pages one by
+        one, not 16 at a time.
+        """
+        return (
+            area.kind is MemoryKind.PRIVATE_FILE
+            and not area.writable
+            and not any(self._unwatched([area]))
+        )
+
+    def _choose_neighbours(self, areas: Sequence[Area], chosen: bytearray) -> None:
+        """Choose what was, or will be, one mapping with what is chosen.
+
+        Registered in part, a mapping that is just protected in part would never be one again, and
+        system calls that take only one (mremap(2)) would fail in the task.
+        """
+        for index in [index for index, one in enumerate(chosen) if one]:
+            for step in (-1, 1):
+                at = index + step
+                while 0 <= at < len(areas) and not chosen[at]:
+                    area = areas[at]
+                    if not area.may_join(areas[at - step]) or area in self._refused:
+                        break
+                    if self._pagemap.registered(area.start):
+                        break
+                    chosen[at] = True
+                    at += step
+
+    def _register(self, look: Look, stretch: Sequence[Area], until_s: float) -> bool:
+        """Register areas, unless it is too late; return whether it was in time.
+
+        Done while the process runs, and changes its mappings, it could register half of one.
+        """
+        if time.monotonic() >= until_s:
+            return False
         try:
             self._userfaultfd.register(stretch[0].start, stretch[-1].end)
         except OSError as error:
@@ -312,5 +343,10 @@ class ArmedProcess:
             if len(stretch) == 1:
                 self._refused.add(stretch[0])
             else:
-                for area in stretch:
-                    self._register([area])
+                return all(self._register(look, [area], until_s) for area in stretch)
+        if time.monotonic() >= until_s:
+            with contextlib.suppress(OSError):
+                self._userfaultfd.unregister(stretch[0].start, stretch[-1].end)
+            return False
+        look.fresh.update(stretch)
+        return True

@@ -37,8 +37,8 @@ class Standstill:
         self.stood_s = 0.0
 
     @contextlib.contextmanager
-    def stop(self) -> Iterator[None]:
-        """Stop it while the block runs.
+    def stop(self) -> Iterator[float]:
+        """Stop it while the block runs; give the time at which it runs again at the latest.
 
         Raises:
             TimeoutError: It could not be stopped in time, or the block took too long; it runs.
@@ -51,7 +51,7 @@ class Standstill:
                     # The first time, a guardian process is started before anything is stopped,
                     # which takes longer than the rest.
                     began_s = frozen.deadline - self._deadline_s
-                yield
+                yield frozen.deadline
         finally:
             self._first = False
             self.stood_s += time.monotonic() - began_s

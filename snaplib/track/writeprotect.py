@@ -17,6 +17,7 @@ has split are asked back when it is closed.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -87,8 +88,8 @@ class WriteProtect:
         self._roster.arm(pids, new_ones=True)
         looks = {pid: Look() for pid in self._roster.armed}
         self._standstill.reset()
-        with self._standstill.stop():
-            self._settle(looks, anew=True)
+        with self._standstill.stop() as until_s:
+            self._settle(looks, until_s, anew=True)
         self._since_s = time.monotonic()
         pages = mappings = refused_bytes = 0
         for pid, look in looks.items():
@@ -200,20 +201,20 @@ class WriteProtect:
 
     def _register(self, looks: dict[int, Look], *, stands: bool) -> None:
         if stands:
-            self._settle(looks)
+            self._settle(looks, math.inf)
             return
         try:
-            with self._standstill.stop():
-                self._settle(looks)
+            with self._standstill.stop() as until_s:
+                self._settle(looks, until_s)
         except TimeoutError:
             # What was not registered counts as dirty, and the next scan tries again.
             return
 
-    def _settle(self, looks: dict[int, Look], *, anew: bool = False) -> None:
+    def _settle(self, looks: dict[int, Look], until_s: float, *, anew: bool = False) -> None:
         for pid, look in looks.items():
             if pid in self._roster.armed:
                 with self._roster.attempt(pid):
-                    self._roster.armed[pid].settle(look, anew=anew)
+                    self._roster.armed[pid].settle(look, until_s=until_s, anew=anew)
 
     def _finish(
         self, looks: dict[int, Look], doubtful: frozenset[int], *, rearm: bool

@@ -2,14 +2,18 @@
 
 Each program is scanned while it runs, then stopped, scanned once more and compared with a copy that was kept by the
 tracker's word alone.  A page that differs and was not reported is *missing*: a dump that trusted the tracker would be
-wrong.  Four programs: ``churn`` maps, moves, splits, drops and writes memory of all kinds; ``writer`` writes in every
-way from four threads (looked at, and copied from while it runs); ``direct`` lets a disk write.
+wrong.  The programs: ``churn`` maps, moves, splits, drops and writes memory of all kinds, and ``tree`` does so in
+several processes that come and go; ``writer`` writes in every way from four threads; ``direct`` lets a disk write.
+``-copied`` means that pages are copied as soon as they are reported, while the program runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +30,17 @@ SUMMARY = "page checks of tracking against the truth, under churn, by seed"
 _SOURCES = Path(__file__).parent.parent / "kernel/track"
 _STEPS = 3
 
+#: Source and arguments of each program; None stands for the seed.
+_PROGRAMS: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "churn": ("churn", (None,)),
+    "churn-copied": ("churn", (None,)),
+    "tree": ("churn", (None, 4)),
+    "tree-copied": ("churn", (None, 4)),
+    "writer": ("writer", (4, 512, None)),
+    "writer-copied": ("writer", (4, 512, None)),
+    "direct-copied": ("direct", (4, 2048)),
+}
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -34,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checks", type=int, default=5_500_000, help="page checks in all, at least"
     )
-    parser.add_argument("--programs", default="churn,writer,copied,direct")
+    parser.add_argument("--programs", default=",".join(_PROGRAMS))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     missing: list[str] = []
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         for name in names:
-            program = _compiled("writer" if name == "copied" else name, Path(folder))
+            program = _compiled(_PROGRAMS[name][0], Path(folder))
             share = args.checks // (len(names) * args.seeds) + 1
             missing += _one(
                 name, program, range(args.first_seed, args.first_seed + args.seeds), share
@@ -69,7 +84,7 @@ def _one(name: str, program: Path, seeds: range, checks: int) -> list[str]:
     compared = rounds = 0
     missing: list[str] = []
     for seed in seeds:
-        arguments = {"churn": [seed], "direct": [4, 2048]}.get(name, [4, 512, seed])
+        arguments = [seed if one is None else one for one in _PROGRAMS[name][1]]
         process = subprocess.Popen(
             [str(word) for word in (program, *arguments)],
             stdout=subprocess.PIPE,
@@ -82,9 +97,7 @@ def _one(name: str, program: Path, seeds: range, checks: int) -> list[str]:
             with Task.attach(process.pid) as task, WriteProtect(task) as tracker:
                 tracker.arm()
                 shadow = Shadow(task, tracker)
-                shadow.compare()  # makes the copy
-                shadow.missing.clear()
-                shadow.compared = 0
+                shadow.begin()
                 while shadow.compared < checks:
                     _round(name, shadow)
                     rounds += 1
@@ -92,7 +105,8 @@ def _one(name: str, program: Path, seeds: range, checks: int) -> list[str]:
                 compared += shadow.compared
                 missing += [f"{name}, seed {seed}: {line}" for line in shadow.missing]
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             process.stdout.close()
     seconds = time.monotonic() - began
@@ -104,14 +118,12 @@ def _one(name: str, program: Path, seeds: range, checks: int) -> list[str]:
 
 
 def _round(name: str, shadow: Shadow) -> None:
+    pause_s = 0.0 if name.startswith("direct") else 0.005
     for _ in itertools.repeat(None, _STEPS):
-        if name == "churn":
-            time.sleep(0.005)
-            shadow.look()
-        elif name == "writer":
-            shadow.look()
-        else:
+        time.sleep(pause_s)
+        if name.endswith("-copied"):
             shadow.copy_ahead()
-    if name == "churn":
-        time.sleep(0.01)
+        else:
+            shadow.look()
+    time.sleep(pause_s)
     shadow.compare()

@@ -54,3 +54,33 @@ def test_an_area_that_changed_in_any_way_is_another():
     assert area_of("rw-p", line) == area_of("rw-p", line)
     assert area_of("rw-p", line) != area_of("r--p", line)
     assert area_of("rw-p", line) != area_of("rw-p", line.replace("17", "18"))
+
+
+def test_what_is_mapped_shared_for_reading_counts_as_part_of_a_mapping_for_writing():
+    lines = [
+        "1000-2000 r--s 00000000 08:01 17 /data/base.db",
+        "2000-3000 rw-s 00001000 08:01 17 /data/base.db",
+        "3000-4000 r--s 00002000 08:01 17 /data/base.db",
+        "4000-5000 ---s 00003000 08:01 17 /data/base.db",
+        "5000-6000 r--s 00000000 08:01 18 /data/other.db",
+        "7000-8000 r--s 00000000 08:01 17 /data/base.db",
+    ]
+    areas = areas_of(parse_maps("".join(f"{line}\n" for line in lines).encode()))
+    assert [area.start for area in areas] == [0x1000, 0x2000, 0x3000, 0x4000]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "joins"),
+    [
+        ("1000-2000 rw-p 0 00:00 0", "2000-3000 r--p 0 00:00 0", True),
+        ("1000-2000 rw-p 0 00:00 0", "3000-4000 rw-p 0 00:00 0", False),
+        ("1000-2000 rw-p 0 08:01 17 /x", "2000-3000 r--p 1000 08:01 17 /x", True),
+        ("1000-2000 rw-p 0 08:01 17 /x", "2000-3000 r-xp 1000 08:01 17 /x", False),
+        ("1000-2000 rw-p 0 08:01 17 /x", "2000-3000 rw-p 0 08:01 18 /y", False),
+        ("1000-2000 rw-p 0 00:00 0", "2000-3000 rw-s 0 00:01 9 /dev/zero (deleted)", False),
+    ],
+)
+def test_which_areas_may_be_one_mapping(one, other, joins):
+    first, second = areas_of(parse_maps(f"{one}\n{other}\n".encode()))
+    assert first.may_join(second) is joins
+    assert second.may_join(first) is joins

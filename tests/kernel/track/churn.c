@@ -1,5 +1,7 @@
-// Maps, moves, splits, replaces, drops and writes memory at random, without end. Argument: a seed.
-// Shared memory is written through its mappings only. A call that must not fail ends it.
+// Maps, moves, splits, replaces, drops and writes memory at random, without end. Arguments: a seed,
+// and how many children may live at a time, 0 by default; they do the same for a while, some of them
+// as another program. Shared memory is written through its mappings only. A call that must not fail
+// ends it.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -18,6 +20,8 @@ static struct { char *start; long pages; int kind; } places[PLACES];
 static unsigned long state = 88172645463325252UL;
 static volatile char sink;
 static int file;
+static int children, most_children;
+static long steps_left = -1;
 
 static unsigned long next(void) { // xorshift64, Marsaglia 2003
     state ^= state << 13;
@@ -46,6 +50,26 @@ static void *use_stack(void *unused) {
     memset(bytes, next(), sizeof bytes);
     sink += bytes[99];
     return unused;
+}
+
+// A child that goes on where it is, or begins anew as another program.
+static void beget(char *self) {
+    while (waitpid(-1, 0, WNOHANG) > 0) children--;
+    if (children >= most_children) return;
+    pid_t child = fork();
+    if (child) {
+        if (child < 0) perror("fork"), exit(1);
+        children++;
+        return;
+    }
+    children = most_children = 0;
+    steps_left = 500 + next() % 20000;
+    state ^= (unsigned long)getpid() << 20;
+    if (next() & 3) return;
+    char seed[24];
+    sprintf(seed, "%lu", next() >> 1);
+    execl("/proc/self/exe", self, seed, "0", "5000", (char *)0);
+    perror("exec"), exit(1);
 }
 
 static void churn(int place) {
@@ -121,14 +145,18 @@ static void churn(int place) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 2) return 2;
+    if (count < 2) return 2;
     state ^= atol(arguments[1]) * 7919;
+    if (count > 2) most_children = atoi(arguments[2]);
+    if (count > 3) steps_left = atol(arguments[3]);
     char page[PAGE];
     file = open(".", O_TMPFILE | O_RDWR, 0600);
     for (int i = 0; i < 256; i++) memset(page, i + 1, PAGE), write(file, page, PAGE);
     puts("churning");
     fflush(stdout);
-    for (;;) {
+    while (steps_left) {
+        if (steps_left > 0) steps_left--;
+        if (most_children && !(next() & 255)) beget(arguments[0]);
         int place = next() % PLACES;
         if (places[place].start) {
             churn(place);

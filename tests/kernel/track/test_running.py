@@ -23,9 +23,7 @@ def run_tracked(track, compiled, tmp_path):
         process.stdout.readline()
         tracker = track(process.pid)
         shadow = Shadow(tracker._task, tracker)
-        # The first comparison makes the copy.
-        shadow.compare()
-        shadow.missing.clear()
+        shadow.begin()
         return shadow
 
     yield start

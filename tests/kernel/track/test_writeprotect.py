@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 
 from snaplib.kernel.pagemap import Pagemap
@@ -162,6 +164,47 @@ def test_a_moved_mapping_is_dirty(victim, track, dirty):
     assert dirty(tracker.scan(), victim.pid, moved, PAGES) == ALL
     write(victim, "store", moved)
     assert dirty(tracker.scan(), victim.pid, moved, PAGES) == WRITTEN
+
+
+@pytest.mark.parametrize(
+    "kind", ["anon", "file-private", "memfd-private", "shared", "memfd", "file-shared"]
+)
+@pytest.mark.parametrize("touched", ["all", "some", "none"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_mapping_protected_in_part_stays_one(victim, track, kind, touched, when):
+    # Were it registered in part, the parts could never be one again, and mremap(2), which moves
+    # only what is one, would fail in the task.
+    if when == "before":
+        tracker = track(victim.pid)
+    address = victim("map", kind, PAGES)
+    victim("store", address, 0, {"all": PAGES, "some": 3, "none": 0}[touched])
+    victim("protect", address, 10, 30)
+    if when == "after":
+        tracker = track(victim.pid)
+    tracker.scan()
+    victim("unprotect", address, 10, 30)
+    assert victim("move", address, 0, PAGES) != address
+
+
+def test_nothing_is_registered_once_the_task_runs_again(victim, track, dirty, monkeypatch):
+    tracker = track(victim.pid)
+    address = victim("map", "memfd", PAGES)
+    victim("store", address, 0, PAGES)
+    frozen = Task.frozen
+
+    @contextlib.contextmanager
+    def late(task, deadline_s):
+        with frozen(task, deadline_s) as stopped:
+            yield attrs.evolve(stopped, deadline=time.monotonic())
+
+    registered = protected_mappings(victim.pid)
+    with monkeypatch.context() as patched:
+        patched.setattr(Task, "frozen", late)
+        scan = tracker.scan()
+    assert protected_mappings(victim.pid) == registered
+    assert dirty(scan, victim.pid, address, PAGES) == ALL
+    assert dirty(tracker.scan(), victim.pid, address, PAGES) == ALL
+    assert dirty(tracker.scan(), victim.pid, address, PAGES) == set()
 
 
 def test_stale_protection_bits_hide_no_writes(victim, track, dirty):
