@@ -15,6 +15,7 @@ __all__ = [
     "EXIT_DUMP_FAILED",
     "EXIT_RESTORE_FAILED",
     "EXIT_SAVED",
+    "EXIT_TOO_MANY_ATTEMPTS",
     "EXIT_USAGE",
     "CannotDump",
     "CommandNotExecutable",
@@ -42,6 +43,7 @@ __all__ = [
     "StoreTooNew",
     "StoreUnreachable",
     "TaskEnded",
+    "TooManyAttempts",
     "UsageError",
 ]
 
@@ -51,6 +53,7 @@ EXIT_SAVED = 75
 EXIT_DUMP_FAILED = 175
 EXIT_RESTORE_FAILED = 176
 EXIT_CANNOT_DUMP = 177
+EXIT_TOO_MANY_ATTEMPTS = 178
 
 
 class SnaplibError(Exception):
@@ -109,6 +112,12 @@ class KeyBusy(SnaplibError, BlockingIOError):
     """Another `snaplib run` looks after this key already."""
 
     exit_code = EXIT_USAGE
+
+
+class TooManyAttempts(SnaplibError, RuntimeError):
+    """A task was started or resumed as often as it may be, and has not ended."""
+
+    exit_code = EXIT_TOO_MANY_ATTEMPTS
 
 
 class CannotDump(SnaplibError, RuntimeError):

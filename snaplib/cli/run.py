@@ -34,6 +34,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="when the snapshot cannot be restored: fail with 176, or restart the command (default: fail)",
     )
     parser.add_argument(
+        "--max-attempts",
+        type=int,
+        metavar="N",
+        help="how often the task may be started or resumed before it has ended; then exit with 178 (default: no limit)",
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="if the command has ended before, exit with its status instead of running it again",
+    )
+    parser.add_argument(
         "--key", help="what the snapshots are found by (default: from folder and command)"
     )
     parser.add_argument(
@@ -98,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
             tcp=args.tcp,
             exit_saved=args.exit_saved,
             on_restore_failure=args.on_restore_failure,
+            max_attempts=args.max_attempts,
+            once=args.once,
             keep_snapshots=args.keep,
             on_event=log,
         )
@@ -173,6 +186,11 @@ def _for_people(event: Event) -> str:
         case "restored":
             seconds = human_seconds(details["restore_s"])
             return f"restored snapshot {details['snapshot']} in {seconds} (pid {details['pid']})"
+        case "ended_before":
+            return (
+                f"the command has ended before, at {details['ended_at'][:19]} UTC; this is its status again, and "
+                "without --once it would run again"
+            )
         case "notice":
             seconds = human_seconds(details["window_s"])
             who = "" if details["source"] == "signal" else f" ({_who(details)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 
 import attrs
 
@@ -31,9 +32,11 @@ class Notice:
         window_s: How many seconds are left, counted from when it is heard; None where the source does not say.
         kind: What it means.
         detail: What the source said, in its words, for people.
+        heard_s: When, by ``time.monotonic()``.
     """
 
     source: str
     window_s: float | None = None
     kind: NoticeKind = NoticeKind.RECLAIM
     detail: str = ""
+    heard_s: float = attrs.field(factory=time.monotonic, eq=False)

@@ -2,6 +2,7 @@
 
 from snaplib.store.ends import End
 from snaplib.store.index import PAGE_BYTES, Index, Space
+from snaplib.store.journal import Journal, RunRecord
 from snaplib.store.manifest import Segment, Snapshot, StoredObject
 from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
 from snaplib.store.reader import PageLogReader
@@ -17,11 +18,13 @@ __all__ = [
     "End",
     "Finding",
     "Index",
+    "Journal",
     "LoggedPages",
     "PageLogOptions",
     "PageLogReader",
     "PageLogWriter",
     "Parent",
+    "RunRecord",
     "RunSet",
     "Segment",
     "Snapshot",

@@ -12,6 +12,7 @@ from snaplib.errors import NoSuchSnapshot, NotAStore, SnapshotDamaged, StoreErro
 from snaplib.store import names
 from snaplib.store.address import open_backend
 from snaplib.store.ends import End, Ends
+from snaplib.store.journal import Journal, RunRecord, all_runs
 from snaplib.store.manifest import Snapshot
 from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
@@ -286,6 +287,18 @@ class Store:
     def ended(self, key: str) -> End | None:
         """Return the last note that a task of this key has ended."""
         return Ends(self._backend, key).last()
+
+    def journal(self, key: str) -> Journal:
+        """Return the journal of the runs of a key."""
+        return Journal(self._backend, key, self._clock)
+
+    def runs(self) -> list[RunRecord]:
+        """Return the runs of all keys, the oldest first.
+
+        Raises:
+            SnapshotDamaged: One is not what was written.
+        """
+        return all_runs(self._backend)
 
     def _manifests(self, key: str | None = None) -> dict[str, str]:
         """Return the names of manifests by snapshot id."""

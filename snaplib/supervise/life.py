@@ -48,6 +48,7 @@ class _Saving:
     next_try_s: float = 0.0
     deadline: Deadline | None = None
     began_s: float = 0.0
+    noticed_s: float = 0.0
 
 
 class Life:
@@ -186,6 +187,8 @@ class Life:
 
     def _noticed(self, notice: Notice) -> None:
         seconds = notice.window_s if notice.window_s is not None else self._window_s
+        # It may have waited for the end of a restore.
+        seconds = max(0.0, seconds - (time.monotonic() - notice.heard_s))
         if self._saving is not None and not self._saving.window.cancelled:
             if self._saving.window.notice(notice.source, seconds):
                 self._window_moved(self._saving, notice.source)
@@ -194,7 +197,7 @@ class Life:
             # The dump of a window that was cancelled is being called off: the next one begins after it.
             self._inbox.put(notice)
             return
-        self._saving = _Saving(Window(notice.source, seconds))
+        self._saving = _Saving(Window(notice.source, seconds), noticed_s=notice.heard_s)
         self._machine.move(
             State.NOTICED,
             "notice",
@@ -232,7 +235,11 @@ class Life:
         saving.deadline = deadline
         saving.began_s = time.monotonic()
         self._machine.move(
-            State.DUMPING, "dumping", attempt=len(saving.failures) + 1, left_s=deadline.left_s
+            State.DUMPING,
+            "dumping",
+            attempt=len(saving.failures) + 1,
+            left_s=deadline.left_s,
+            notice_to_dump_s=saving.began_s - saving.noticed_s,
         )
         self._dump = Job(
             "dump", lambda: self._saver.save(deadline, saving.failures), self._inbox.put

@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from snaplib.criu import find_criu
-from snaplib.errors import EXIT_SAVED, RootRequired, SnaplibError, TaskEnded, UsageError
+from snaplib.errors import (
+    EXIT_SAVED,
+    RootRequired,
+    SnaplibError,
+    TaskEnded,
+    TooManyAttempts,
+    UsageError,
+)
 from snaplib.event import Event
 from snaplib.keylock import KeyLock
 from snaplib.reclaim import Notice, NoticeKind, NoticeSource, Watchers
@@ -26,6 +33,7 @@ from snaplib.supervise.bringing import adopt, resume, start
 from snaplib.supervise.inbox import Inbox
 from snaplib.supervise.life import Life, TerminalChanged
 from snaplib.supervise.lookout import Lookout
+from snaplib.supervise.recorder import Recorder
 from snaplib.supervise.saver import FullDump, SaveContext, SaverFactory
 from snaplib.supervise.states import MOVES, State, StateMachine
 from snaplib.task import Task, default_key
@@ -51,6 +59,8 @@ class Supervisor:
         tcp: What becomes of connected TCP sockets in a dump, ``established`` or ``close``.
         exit_saved: The exit status for "saved, run me again".
         on_restore_failure: ``fail``, or ``restart`` the command from its beginning.
+        max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
+        once: If the task of this key has ended before, do not start it again but end with its status.
         keep_snapshots: Whether snapshots stay once the task has ended well.
         saver: Makes what copies the task ahead and saves it.
         on_event: Called with each `Event`, in the thread that called `run`.
@@ -72,6 +82,8 @@ class Supervisor:
         tcp: str = "established",
         exit_saved: int = EXIT_SAVED,
         on_restore_failure: str = "fail",
+        max_attempts: int | None = None,
+        once: bool = False,
         keep_snapshots: bool = False,
         saver: SaverFactory = FullDump,
         on_event: Callable[[Event], None] | None = None,
@@ -89,6 +101,8 @@ class Supervisor:
             raise UsageError(
                 f"{on_restore_failure!r} is not one of {', '.join(ON_RESTORE_FAILURE)}"
             )
+        if max_attempts is not None and max_attempts < 1:
+            raise UsageError(f"{max_attempts} attempts are none")
         self.command = tuple(command)
         self.store = store
         self.key = key or default_key(command, Path.cwd())
@@ -97,11 +111,15 @@ class Supervisor:
         self.tcp = tcp
         self.exit_saved = exit_saved
         self.on_restore_failure = on_restore_failure
+        self.max_attempts = max_attempts
+        self.once = once
         self.keep_snapshots = keep_snapshots
         self._make_saver = saver
         self._streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         self._task: Task | None = None
-        self._machine = StateMachine(self.key, on_event or (lambda _event: None))
+        self._on_event = on_event or (lambda _event: None)
+        self._recorder = Recorder(store, self.key, self.command)
+        self._machine = StateMachine(self.key, self._tell)
         self._inbox = Inbox()
         self._watchers = Watchers(reclaim, self._inbox.put)
 
@@ -187,6 +205,11 @@ class Supervisor:
             # Nothing runs yet: what there is to save is saved already.
             machine.move(State.SAVED, "not_started")
             return self.exit_saved
+        if self._task is None:
+            ended = self._ended_before()
+            if ended is not None:
+                return ended
+            self._check_attempts()
         self._task = self._task or self._resume() or self._start()
         session = self._task.session
         assert session is not None
@@ -203,6 +226,10 @@ class Supervisor:
             )
             return self._finish(life.run())
 
+    def _tell(self, event: Event) -> None:
+        self._on_event(event)
+        self._recorder(event)
+
     def _noticed(self) -> bool:
         """Whether there is notice already; what there is stays to be heard."""
         messages = self._inbox.take()
@@ -217,6 +244,33 @@ class Supervisor:
         find_criu()
         with self.store.begin(self.key):
             pass
+
+    def _ended_before(self) -> int | None:
+        """Return the status of the task that ran once, if that is all that is wanted."""
+        if not self.once or self.snapshot_id is not None or self.store.latest(self.key) is not None:
+            return None
+        end = self.store.ended(self.key)
+        if end is None:
+            return None
+        self._machine.move(
+            State.DONE,
+            "ended_before",
+            exit_code=end.exit_code,
+            signal=end.signal,
+            ended_at=end.ended_at,
+        )
+        return ExitStatus(exit_code=end.exit_code, signal=end.signal).shell_code
+
+    def _check_attempts(self) -> None:
+        if self.max_attempts is None:
+            return
+        attempts = self.store.journal(self.key).attempts()
+        if attempts >= self.max_attempts:
+            raise TooManyAttempts(
+                f"the task of key {self.key} was started or resumed {attempts} times and has not ended",
+                hint="see what became of it with `snaplib report`; its newest snapshot is kept, --max-attempts allows "
+                "more",
+            )
 
     def _resume(self) -> Task | None:
         """Restore the newest snapshot, if there is one."""

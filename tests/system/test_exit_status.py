@@ -82,3 +82,35 @@ def test_two_at_once_for_one_key(bench: Bench) -> None:
     assert "already" in done.stderr
     assert process.poll() is None
     assert len(bench.sessions()) == 1
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_a_command_that_is_to_run_once(bench: Bench, status: int) -> None:
+    """A scheduler that reruns what has ended gets its status, and the command is not started again."""
+    command = ["--", "sh", "-c", f"echo x >> ran; exit {status}"]
+    assert bench.run("run", "--once", *command).returncode == status
+    again = bench.run("run", "--once", *command)
+    assert again.returncode == status
+    assert "has ended before" in again.stderr
+    assert (bench.folder / "ran").read_text() == "x\n"
+
+    assert bench.run("run", *command).returncode == status
+    assert (bench.folder / "ran").read_text() == "x\nx\n"
+
+
+def test_a_task_is_not_started_more_often_than_it_may(bench: Bench) -> None:
+    """Saved twice, the third attempt is refused; more attempts go on from the snapshot."""
+    command = ["--", "sh", "-c", "while ! test -e go; do sleep 0.1; done"]
+    for _ in range(2):
+        process = bench.start(["run", "--max-attempts", "2", *command])
+        bench.wait_for_task()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75
+    refused = bench.run("run", "--max-attempts", "2", *command)
+    assert refused.returncode == 178
+    assert "2 times" in refused.stderr
+
+    (bench.folder / "go").touch()
+    done = bench.run("run", "--max-attempts", "3", *command)
+    assert done.returncode == 0
+    assert "restored" in done.stderr
