@@ -17,9 +17,9 @@ from snaplib.kernel.pagemap import Category, Pagemap
 from snaplib.track.areas import Area, areas_of, groups, joined, stretches
 from snaplib.track.files import FileTimes
 from snaplib.track.records import MemoryKind, Unknown
-from snaplib.track.runs import PAGE_BYTES
+from snaplib.track.registrar import Registrar
 from snaplib.track.sampling import sampled_pieces
-from snaplib.track.states import changed, populated, solid_pages, stale, to_runs, unwatched
+from snaplib.track.states import changed, populated, solid_pages, stale, to_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,10 +35,6 @@ __all__ = ["ArmedProcess"]
 _THERE = np.uint16(Category.PRESENT | Category.SWAPPED)
 _HUGE = np.uint64(Category.HUGE)
 _SHARED = (MemoryKind.SHARED, MemoryKind.SHARED_FILE)
-
-#: What REGISTER says of mappings that cannot be tracked: droppable or a device's; a file opened for
-#: reading only; another userfaultfd's.
-_REFUSALS = frozenset({errno.EINVAL, errno.EPERM, errno.EBUSY})
 
 #: Huge pages are asked back this many at a time.
 _COLLAPSE_BATCH = 16
@@ -74,9 +70,6 @@ class ArmedProcess:
         self._userfaultfd = userfaultfd
         self._procfs = procfs
         self._sample = sample
-        #: Areas the kernel would not track, and mappings of files that are no device's.
-        self._refused: set[Area] = set()
-        self._plain: set[Area] = set()
         self._files = FileTimes(procfs, pid, members)
         self._program: tuple[int, ...] | None = None
         #: Where transparent huge pages were before arming, which splits them.
@@ -85,6 +78,7 @@ class ArmedProcess:
             self._pidfd = os.pidfd_open(pid)
             try:
                 self._pagemap = Pagemap(f"{procfs.root}/{pid}/pagemap")
+                self._registrar = Registrar(userfaultfd, self._pagemap)
             except OSError:
                 os.close(self._pidfd)
                 raise
@@ -100,7 +94,7 @@ class ArmedProcess:
         """Find out what changed, while the process may run."""
         areas = self._areas()
         for area in areas:
-            if area.memfd and area not in self._refused:
+            if area.memfd and area not in self._registrar.refused:
                 if self._files.written(area):
                     self.give_up(look, area, Unknown.FILE_WRITTEN)
                 if rearm:
@@ -108,12 +102,12 @@ class ArmedProcess:
         self._add_changed(look, areas, rearm=rearm)
         # After all of them: what moves meanwhile loses its registration, and is found here.
         for group in groups(areas):
-            look.missing.update(self._unwatched(group))
+            look.missing.update(self._registrar.unwatched(group))
         for area in areas:
-            if area in self._refused:
+            if area in self._registrar.refused:
                 look.missing.discard(area)
                 self.give_up(look, area, Unknown.REFUSED)
-            elif not self._is_plain(area):
+            elif not self._registrar.is_plain(area):
                 look.missing.add(area)
         look.seen.update(areas)
         look.seen -= look.missing
@@ -127,40 +121,24 @@ class ArmedProcess:
                 then has to wait.
             anew: Take all areas as new, those that are registered too.
         """
-        areas = self._areas()
-        chosen = bytearray(len(areas))
-        for index, area in enumerate(areas):
-            if area in look.seen:
-                continue
-            if not self._is_plain(area):
-                self._refused.add(area)
-                look.fresh.add(area)
-            elif area in look.missing or anew or not self._pagemap.registered(area.start):
-                chosen[index] = not self._can_wait(area)
-            else:
-                look.again.append(area)
-        self._choose_neighbours(areas, chosen)
-        for stretch in stretches(itertools.compress(areas, chosen)):
-            if not self._register(look, stretch, until_s):
-                return
-        look.settled = True
+        self._registrar.register_missing(self._areas(), look, until_s=until_s, anew=anew)
 
     def finish(self, look: Look, *, rearm: bool = True) -> None:
         """Look at what `settle` registered, and note what is missing for good."""
         self._add_changed(look, look.again, rearm=rearm)
-        refused = look.fresh & self._refused
+        refused = look.fresh & self._registrar.refused
         for area in refused:
             self.give_up(look, area, Unknown.REFUSED)
         for stretch in stretches(sorted(look.fresh - refused, key=_start)):
             self._welcome(look, joined(stretch))
         for area in look.missing - look.fresh:
             # What is not there any more can only have been looked for in vain.
-            if self._is_plain(area) or not look.settled:
+            if self._registrar.is_plain(area) or not look.settled:
                 self.give_up(look, area, Unknown.UNREGISTERED)
 
     def give_up(self, look: Look, area: Area, why: Unknown) -> None:
         """Note all of an area that may hold something as of unknown state."""
-        if area.kind in _SHARED or self._is_plain(area):
+        if area.kind in _SHARED or self._registrar.is_plain(area):
             look.add(to_runs(populated(self._pagemap, area), area.kind, why))
         else:
             whole = np.array([(area.start, area.end, 0)], np.uint64)
@@ -174,7 +152,7 @@ class ArmedProcess:
     def mappings(self, look: Look) -> tuple[int, int]:
         """Return how many areas are registered after a look, and the bytes of those refused."""
         known = look.seen | look.fresh
-        refused = known & self._refused
+        refused = known & self._registrar.refused
         return len(known) - len(refused), sum(area.end - area.start for area in refused)
 
     def disarm(self, collapse_until_s: float) -> None:
@@ -212,15 +190,6 @@ class ArmedProcess:
             raise ProcessLookupError(errno.ESRCH, f"pid {self.pid} runs another program")
         return areas_of(mappings)
 
-    def _is_plain(self, area: Area) -> bool:
-        """Whether scans look at an area at all: they pass over memory of devices without a word."""
-        if area.kind is MemoryKind.PRIVATE or area in self._plain:
-            return True
-        if not self._pagemap.scan(area.start, area.start + PAGE_BYTES).size:
-            return False
-        self._plain.add(area)
-        return True
-
     def _add_changed(self, look: Look, areas: Sequence[Area], *, rearm: bool) -> None:
         for group in groups(areas):
             kind = group[0].kind
@@ -249,20 +218,6 @@ class ArmedProcess:
                 yield from ((area.start, area.end, area) for area in stretch)
             else:
                 yield stretch[0].start, stretch[-1].end, None
-
-    def _unwatched(self, group: Sequence[Area]) -> Iterable[Area]:
-        """Yield the areas of a group that hold something and are not registered."""
-        regions = unwatched(self._pagemap, group[0].kind, group[0].start, group[-1].end)
-        if regions.size:
-            starts = np.array([area.start for area in group], np.uint64)
-            ends = np.array([area.end for area in group], np.uint64)
-            # A region may be of a mapping between them that is not to be watched.
-            first = np.searchsorted(ends, regions[:, 0], "right")
-            after = np.searchsorted(starts, regions[:, 1], "left")
-            for index in sorted(
-                {index for bounds in zip(first, after, strict=True) for index in range(*bounds)}
-            ):
-                yield group[index]
 
     def _welcome(self, look: Look, area: Area) -> None:
         """Arm an area that was just registered: all that is populated in it is new."""
@@ -294,59 +249,3 @@ class ArmedProcess:
             look.add(to_runs(regions, area.kind))
             # What was populated between the two questions is in the second answer.
             look.runs.extend(armed)
-
-    def _can_wait(self, area: Area) -> bool:
-        """Whether an area may stay unregistered: libraries without a page of the task's own.
-
-        Registering them would cost the task more faults: the kernel then maps file pages one by
-        one, not 16 at a time.
-        """
-        return (
-            area.kind is MemoryKind.PRIVATE_FILE
-            and not area.writable
-            and not any(self._unwatched([area]))
-        )
-
-    def _choose_neighbours(self, areas: Sequence[Area], chosen: bytearray) -> None:
-        """Choose what was, or will be, one mapping with what is chosen.
-
-        Registered in part, a mapping that is just protected in part would never be one again, and
-        system calls that take only one (mremap(2)) would fail in the task.
-        """
-        for index in [index for index, one in enumerate(chosen) if one]:
-            for step in (-1, 1):
-                at = index + step
-                while 0 <= at < len(areas) and not chosen[at]:
-                    area = areas[at]
-                    if not area.may_join(areas[at - step]) or area in self._refused:
-                        break
-                    if self._pagemap.registered(area.start):
-                        break
-                    chosen[at] = True
-                    at += step
-
-    def _register(self, look: Look, stretch: Sequence[Area], until_s: float) -> bool:
-        """Register areas, unless it is too late; return whether it was in time.
-
-        Done while the process runs, and changes its mappings, it could register half of one.
-        """
-        if time.monotonic() >= until_s:
-            return False
-        try:
-            self._userfaultfd.register(stretch[0].start, stretch[-1].end)
-        except OSError as error:
-            if error.errno == errno.ENOMEM:
-                raise ProcessLookupError(errno.ESRCH, "its address space is gone") from None
-            if error.errno not in _REFUSALS:
-                raise
-            # The call takes all of a range or nothing.
-            if len(stretch) == 1:
-                self._refused.add(stretch[0])
-            else:
-                return all(self._register(look, [area], until_s) for area in stretch)
-        if time.monotonic() >= until_s:
-            with contextlib.suppress(OSError):
-                self._userfaultfd.unregister(stretch[0].start, stretch[-1].end)
-            return False
-        look.fresh.update(stretch)
-        return True
