@@ -99,7 +99,7 @@ class Shadow:
 
     def compare(self) -> None:
         """Stop the task, scan, and compare all of its memory with the copy."""
-        with self.task.frozen(20.0):
+        with self.task.frozen(100.0):
             self._note(self.tracker.scan(frozen_by_caller=True))
             pids = [member.pid for member in self.task.members()]
             self._alone = self._alone and len(pids) == 1

@@ -17,7 +17,7 @@ from snaplib.kernel.uffd import take_userfaultfds
 
 pytestmark = pytest.mark.require("write_protect", "pidfd", "ptrace")
 
-DELAY_MS = 1500
+DELAY_MS = 3000
 
 #: What each returns when it is left alone; the error for those that time out.
 CALLS = {
@@ -59,10 +59,15 @@ def test_interrupted_calls_give_the_right_results(compiled):
     try:
         for process in waiting.values():
             assert process.stdout.readline() == "waiting\n"
+        interrupted = 0
         for _ in range(2):
             for taken in take_userfaultfds(process.pid for process in waiting.values()):
-                assert taken.userfaultfd is not None, taken.detail
-                taken.userfaultfd.close()
+                # On a loaded machine the last of them may be done already.
+                if taken.errno != errno.ESRCH:
+                    assert taken.userfaultfd is not None, taken.detail
+                    taken.userfaultfd.close()
+                    interrupted += 1
+        assert interrupted >= len(CALLS)
         answers = {
             call: tuple(map(int, process.stdout.readline().split()))
             for call, process in waiting.items()
