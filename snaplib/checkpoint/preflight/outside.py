@@ -69,16 +69,28 @@ def find_strangers(
         init = members[root].stat.ppid
         for pid in _others_below(procfs, init, members) if init else ():
             with contextlib.suppress(ProcessLookupError):
-                if not procfs.stat(pid).zombie:
+                if not procfs.stat(pid).zombie and not _descends(procfs, pid, members):
                     found.append(Stranger(pid, procfs.comm(pid), in_namespace=True))
         return tuple(found)
     for pid in procfs.pids():
         if pid not in members:
             with contextlib.suppress(ProcessLookupError):
                 one = procfs.stat(pid)
-                if one.session in members and not one.zombie and one.ppid not in members:
+                ours = one.session in members and not one.zombie
+                if ours and not _descends(procfs, pid, members):
                     found.append(Stranger(pid, one.comm, in_namespace=False))
     return tuple(found)
+
+
+def _descends(procfs: ProcFs, pid: int, members: Collection[int]) -> bool:
+    """Whether a process descends from a member: then it was born after the members were listed.
+
+    Raises:
+        ProcessLookupError: It, or one between it and the task, has ended.
+    """
+    while pid > 1 and pid not in members:
+        pid = procfs.stat(pid).ppid
+    return pid in members
 
 
 def _others_below(procfs: ProcFs, init: int, members: Collection[int]) -> tuple[int, ...]:
