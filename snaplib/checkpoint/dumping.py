@@ -13,13 +13,21 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import describe_host, describe_task
 from snaplib.checkpoint.netlock import remove_empty_lock
+from snaplib.checkpoint.noting import (
+    Stopwatch,
+    measure_work,
+    note,
+    promise_from,
+    promise_json,
+    promise_of,
+)
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
@@ -43,9 +51,14 @@ from snaplib.errors import (
     TaskEnded,
     UsageError,
 )
+from snaplib.forecasting import Forecast, Promise
+from snaplib.planning import Plan
 from snaplib.runtime import scratch_dir
-from snaplib.store import Snapshot, SnapshotWriter, Store
+from snaplib.store import PageLogOptions, Snapshot, SnapshotWriter, Store
 from snaplib.task import Member, Task
+
+if TYPE_CHECKING:
+    from snaplib.observe import Watch
 
 __all__ = ["GHOST_LIMIT_BYTES", "TCP_MODES", "dump"]
 
@@ -73,6 +86,8 @@ def dump(
     tcp: str = "established",
     skip_preflight: bool = False,
     progress: Progress | None = None,
+    plan: Plan | Forecast | None = None,
+    watch: Watch | None = None,
 ) -> Snapshot:
     """Save a task in a store.
 
@@ -86,6 +101,9 @@ def dump(
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
         skip_preflight: Whether to try even what preflight says must fail.
         progress: Called with a stage and the bytes of pages so far.
+        plan: What is expected of this dump; it is kept with the snapshot, beside what came of it, and a plan says
+            how hard to compress.
+        watch: Watches the task: what is expected is forecast from its newest profile where no plan says it.
 
     Returns:
         The snapshot, durable in the store.
@@ -103,11 +121,17 @@ def dump(
         raise UsageError(f"a deadline of {deadline.seconds:g} s leaves no time for a dump")
     if os.geteuid() != 0:
         raise RootRequired("dumping a task needs root")
+    stopwatch, wall_s, before = Stopwatch(), time.time(), store.backend.throughput()
     criu = find_criu()
     if not skip_preflight:
         _refuse_fatal(task, tcp, leave_running=leave_running)
-    with store.begin(key or task.key) as writer, scratch_dir("dump") as images:
-        return _Dump(
+    promise = promise_of(plan, deadline.seconds) or promise_from(watch, store, deadline.seconds)
+    work = measure_work(task)
+    with (
+        store.begin(key or task.key, _page_log_options(plan)) as writer,
+        scratch_dir("dump") as images,
+    ):
+        taken = _Dump(
             task=task,
             store=store,
             writer=writer,
@@ -117,7 +141,28 @@ def dump(
             deadline=deadline,
             tcp=tcp,
             progress=progress or (lambda _stage, _bytes: None),
-        ).take()
+            promise=promise,
+            stopwatch=stopwatch,
+        )
+        snapshot = taken.take()
+        note(
+            task,
+            store,
+            snapshot,
+            work=work,
+            stopwatch=stopwatch,
+            codec=writer.pages.codec_figures,
+            sent_bytes=taken.page_server.page_bytes,
+            runs=taken.page_server.runs,
+            before=before,
+            promise=promise,
+            wall_s=wall_s,
+        )
+        return snapshot
+
+
+def _page_log_options(plan: Plan | Forecast | None) -> PageLogOptions | None:
+    return PageLogOptions(codec=plan.codec, level=plan.level) if isinstance(plan, Plan) else None
 
 
 def _refuse_fatal(task: Task, tcp: str, *, leave_running: bool) -> None:
@@ -146,6 +191,8 @@ class _Dump:
     deadline: Deadline
     tcp: str
     progress: Progress
+    promise: Promise | None
+    stopwatch: Stopwatch
 
     _started: float = attrs.field(factory=time.monotonic, init=False)
     _frozen_at: float | None = attrs.field(default=None, init=False)
@@ -157,6 +204,11 @@ class _Dump:
     _server: PageServer = attrs.field(init=False)
     _swrk: Swrk = attrs.field(init=False)
     _watchdog: Watchdog = attrs.field(init=False)
+
+    @property
+    def page_server(self) -> PageServer:
+        """What received the pages."""
+        return self._server
 
     def take(self) -> Snapshot:
         """Run CRIU and return the committed snapshot."""
@@ -249,7 +301,7 @@ class _Dump:
 
     def _on_notify(self, notification: Notification) -> bool:
         if notification.stage == "query-ext-files":
-            self._frozen_at = time.monotonic()
+            self._frozen_at = self.stopwatch.frozen_s = time.monotonic()
             self._when_frozen()
         elif notification.stage == "post-dump":
             self._when_complete()
@@ -267,6 +319,8 @@ class _Dump:
         """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
         # CRIU has closed its side by now; nothing is left but to read our own last lines.
         self._server.finish(timeout_s=_CRIU_END_S)
+        self.stopwatch.received_s = time.monotonic()
+        self.stopwatch.receiving_s = self._server.receiving_s
         self.progress("dumped", self._server.page_bytes)
         session = self.task.session
         if session:
@@ -288,12 +342,19 @@ class _Dump:
         frozen_at = self._frozen_at if self._frozen_at is not None else now
         self._snapshot = self.writer.commit(
             **self._description,
-            extra={"shell_job": self._is_shell_job},
+            extra={
+                "shell_job": self._is_shell_job,
+                **({"forecast": promise_json(self.promise)} if self.promise else {}),
+            },
             timings={
                 "before_freeze_s": frozen_at - self._started,
                 "frozen_s": now - frozen_at,
+                "memory_s": self._server.receiving_s,
+                # The last moments, in which the manifest itself is put, cannot be in it.
+                "dump_s": now - self.stopwatch.began_s,
             },
         )
+        self.stopwatch.durable_s = time.monotonic()
         self.progress("committed", self._server.page_bytes)
 
     def _too_late(self) -> DeadlineExceeded:

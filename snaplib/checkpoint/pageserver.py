@@ -14,6 +14,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from typing import Protocol
 
 from snaplib.criu.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT
@@ -59,6 +60,7 @@ class PageServer:
         criu_end: The socket to hand to CRIU; close ours once CRIU has it.
         page_bytes: How many bytes of pages have come so far.
         runs: How many runs of pages have come so far.
+        receiving_s: Seconds in which pages were under way; in the others CRIU looked for some.
     """
 
     def __init__(self, sink: PageSink, *, has_parent: bool = False) -> None:
@@ -70,6 +72,7 @@ class PageServer:
             self.criu_end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER_BYTES)
         self.page_bytes = 0
         self.runs = 0
+        self.receiving_s = 0.0
         self._failure: BaseException | None = None
         self._complete = False
         self._thread = threading.Thread(target=self._serve, name="snaplib-pages", daemon=True)
@@ -146,8 +149,10 @@ class PageServer:
                 space = Space(kind=destination & 0xFF, id=destination >> 8)
                 if flags & PE_PRESENT:
                     self._sink.run(space, vaddr, pages, flags)
+                    begun = time.perf_counter()
                     if not self._receive_pages(pages * PAGE_BYTES):
                         return False
+                    self.receiving_s += time.perf_counter() - begun
                     self.runs += 1
                 else:
                     self._sink.hole(space, vaddr, pages, flags)

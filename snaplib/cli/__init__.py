@@ -21,12 +21,15 @@ VERBS = {
     "doctor": "probe this host: what works here, and the remedy for what does not",
     "run": "start a command, or resume it from its snapshot; save it when notice is given",
     "watch": "what a task is doing, live: memory written, descriptors, sockets",
+    "forecast": "how large a dump of a task will be, how long it takes, whether it fits, and the plan",
     "preflight": "what would make a dump or a restore of a task fail, each with its culprit",
     "dump": "take one snapshot of a task now",
     "restore": "restore a snapshot in a new PID namespace",
     "snapshots": "list the snapshots in a store",
     "show": "look into one snapshot",
     "verify": "check every byte of a snapshot",
+    "calibrate": "measure this host and the way to the store, for forecasts",
+    "replay": "what each strategy would have done for a recorded task",
 }
 
 #: Those that obey notices: they must not be ended by one while they are still being imported.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 from snaplib.checkpoint import TCP_MODES, dump
 from snaplib.cli.options import add_json, add_store
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message
 from snaplib.store import Store
 from snaplib.task import Task
+
+if TYPE_CHECKING:
+    from snaplib.forecasting import Forecast
 
 __all__ = ["configure", "run"]
 
@@ -44,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Dump the task."""
     task = Task.attach(args.pid)
     store = Store.open(args.store, create=True)
+    expected = _forecast(task, store, args.window)
     began = time.monotonic()
     snapshot = dump(
         task,
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         deadline_s=args.window,
         tcp=args.tcp,
         skip_preflight=args.skip_preflight,
+        plan=expected,
     )
     dump_s = time.monotonic() - began
     if args.json:
@@ -66,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 "dump_s": dump_s,
                 "frozen_s": snapshot.timings["frozen_s"],
                 "left_running": args.leave_running,
+                "forecast": snapshot.extra.get("forecast"),
             }
         )
     else:
@@ -75,4 +82,19 @@ def run(args: argparse.Namespace) -> int:
             f"{human_seconds(dump_s)}, frozen {human_seconds(snapshot.timings['frozen_s'])}; "
             + ("the task runs on" if args.leave_running else "the task has ended")
         )
+        size, duration = expected.full.size_bytes, expected.full.duration_s
+        message(
+            f"forecast: {human_bytes(size.median)} in {human_seconds(duration.median)} "
+            f"({human_seconds(duration.low)} to {human_seconds(duration.high)})"
+        )
     return 0
+
+
+def _forecast(task: Task, store: Store, window_s: float) -> Forecast:
+    """Return what is expected of the dump: a look at the task takes some 50 ms."""
+    # Late: eBPF and what else a watch needs.
+    from snaplib.history import forecast  # noqa: PLC0415
+    from snaplib.observe import Watch  # noqa: PLC0415
+
+    with Watch(task, arm="none", source="proc") as watch:
+        return forecast(watch.profile(), store=store, window_s=max(window_s, 0.0))

@@ -77,6 +77,7 @@ def _lines(details: Mapping[str, Any]) -> Iterator[str]:
             for name, value in details["timings"].items()
         ),
     }
+    fields["forecast"] = _forecast(details)
     for name, value in fields.items():
         if value not in (None, ""):
             yield f"{name + ':':<10} {printable(str(value))}"
@@ -107,6 +108,21 @@ def _lines(details: Mapping[str, Any]) -> Iterator[str]:
         columns = list(dict.fromkeys(name for record in records for name in record))
         rows = [[printable(str(record.get(name, ""))) for name in columns] for record in records]
         yield from _section(title, [name.upper().replace("_", " ") for name in columns], rows)
+
+
+def _forecast(details: Mapping[str, Any]) -> str | None:
+    """Return what had been forecast, beside what came of it."""
+    try:
+        said = details["extra"]["forecast"]
+        size, duration = said["size_bytes"], said["duration_s"]
+        took = details["timings"].get("dump_s")
+        return (
+            f"{human_bytes(size['median'])} in {human_seconds(duration['median'])} "
+            f"({human_seconds(duration['low'])} to {human_seconds(duration['high'])})"
+            + (f"; it took {human_seconds(took)}" if took is not None else "")
+        )
+    except (KeyError, TypeError):
+        return None
 
 
 def _objects(objects: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

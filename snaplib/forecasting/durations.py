@@ -113,13 +113,6 @@ class DurationModel:
             pipeline = attrs.evolve(pipeline, store_bytes_s=bandwidth_bytes_s)
         return _flow(pipeline, work, self.ratio)
 
-    def copy_s(
-        self, copied_bytes: float, work: Work, bandwidth_bytes_s: float | None = None
-    ) -> float:
-        """Return how long a warm copy of so many bytes takes, while the task runs."""
-        flow = self.flow(attrs.evolve(work, sent_bytes=copied_bytes), bandwidth_bytes_s)
-        return flow.seconds if not np.isinf(flow.seconds) else 1e12
-
 
 def _flow(pipeline: Pipeline, work: Work, ratio: float) -> Flow:
     return pipeline.flow(work.sent_bytes, ratio if work.ratio is None else work.ratio)

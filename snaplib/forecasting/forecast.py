@@ -147,8 +147,10 @@ class _Maker:
         found = []
         copied, spent_s, to_copy = 0.0, 0.0, first_bytes
         for copies in range(1, _ROUNDS + 1):
-            round_s = ROUND_S + self.models.durations.copy_s(
-                to_copy, self.work, self.bandwidth_bytes_s
+            # What is copied takes as long as in a dump.
+            work = attrs.evolve(self.work, sent_bytes=to_copy)
+            round_s = (
+                ROUND_S + self.models.durations.phases_of(work, self.bandwidth_bytes_s).memory_s
             )
             copied += to_copy
             spent_s += round_s
@@ -176,7 +178,7 @@ class _Maker:
             incremental=incremental,
         )
         # The normaliser must not depend on the bandwidth, as what is left after copies does.
-        scatter = models.normaliser_of(attrs.evolve(work, sent_bytes=0.0) if copies else work)
+        scatter = models.normaliser_of(self.work if copies else work)
         if incremental:
             scatter = math.hypot(scatter, models.delta.scale / models.duration.scale)
         phases = models.durations.phases_of(work, self.bandwidth_bytes_s)

@@ -93,14 +93,7 @@ class Models:
         calibrated = sum(one.origin == "calibration" for one in mine)
         return cls(
             durations=durations,
-            duration=Spread.learn(
-                [
-                    math.log(max(one.phases.total_s, 1e-3) / max(phases.total_s, 1e-3))
-                    / normaliser(phases.total_s)
-                    for one, phases, _ in held_out
-                ],
-                _PRIOR_DURATION,
-            ),
+            duration=Spread.learn(_duration_errors(held_out), _PRIOR_DURATION),
             phase={
                 name: Spread.learn(
                     [
@@ -164,6 +157,16 @@ def _held_out(
             phases = model.phases_of(record.work)
             found[at] = record, phases, model.flow(record.work).stored_bytes
     return [found[at] for at in sorted(found)]
+
+
+def _duration_errors(held_out: Sequence[tuple[DumpRecord, Phases, float]]) -> FloatArray:
+    """Return logarithmic errors as they would be if all dumps were long."""
+    errors = np.array([_log(one.phases.total_s, phases.total_s) for one, phases, _ in held_out])
+    if not errors.size:
+        return errors
+    middle = float(np.median(errors))
+    scatters = np.array([normaliser(phases.total_s) for _, phases, _ in held_out])
+    return np.asarray(middle + (errors - middle) / scatters, np.float64)
 
 
 def _size_errors(records: Sequence[DumpRecord], *, incremental: bool) -> list[float]:

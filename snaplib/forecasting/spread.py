@@ -134,7 +134,7 @@ class Spread:
         if forecast <= 0 or math.isinf(forecast):
             return Interval.exact(max(forecast, 0.0))
         low, middle, high = (
-            forecast * math.exp(min(error * normaliser, 50.0))
+            forecast * math.exp(min(self.bias + (error - self.bias) * normaliser, 50.0))
             for error in (self.low, self.bias, self.high)
         )
         return Interval(low, middle, high)
@@ -148,7 +148,8 @@ class Spread:
             return 0.0
         if forecast <= 0 or math.isinf(limit):
             return _MOST
-        return min(max(self._cdf(math.log(limit / forecast) / normaliser), 0.0), _MOST)
+        error = self.bias + (math.log(limit / forecast) - self.bias) / normaliser
+        return min(max(self._cdf(error), 0.0), _MOST)
 
     def _cdf(self, error: float) -> float:
         smooth = t_cdf((error - self.centre) / self.scale, self.freedom)

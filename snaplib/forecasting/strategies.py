@@ -99,8 +99,13 @@ class Forecast:
 
     @property
     def best(self) -> StrategyForecast:
-        """The one that most likely fits; the quickest of those that are equal in that."""
-        return min(self.strategies, key=lambda one: (-one.fits, one.duration_s.median))
+        """A dump at once: the one that most likely fits, of equals the quicker.
+
+        Copies after the notice are none of them: they move the same bytes and more, and what they shorten is
+        the time that the task stands still.
+        """
+        at_once = [one for one in self.strategies if not one.copies]
+        return min(at_once, key=lambda one: (-one.fits, one.duration_s.median))
 
     @property
     def full(self) -> StrategyForecast:
@@ -136,9 +141,8 @@ class Forecast:
 
     def copy_s(self, copied_bytes: float) -> float:
         """Return how long a warm copy of so much memory takes."""
-        return ROUND_S + self.models.durations.copy_s(
-            copied_bytes, self.work, self.bandwidth_bytes_s
-        )
+        work = self.delta_work(copied_bytes)
+        return ROUND_S + self.models.durations.phases_of(work, self.bandwidth_bytes_s).memory_s
 
     def delta_work(self, dirty_bytes: float) -> Work:
         """Return what a delta of so much memory has to do."""

@@ -47,7 +47,8 @@ class Plan:
         fits: The probability that the task is saved if the notice came now.
         fits_then: The same once the plan is under way.
         window_s: The window that it is made for.
-        rounds: Copies after the notice, before the last step.
+        rounds: Copies after the notice, before the last step: none, for they would move at least what a dump
+            at once moves. See `snaplib.forecasting.Forecast.best`.
         codec: ``auto``, or ``zstd`` to compress everything.
         level: The level of the codec.
         copy_bytes_s: What copies move, in bytes a second over time.

@@ -45,7 +45,7 @@ class Outcome:
         copies: How many copies that were.
         median_done_s: Median time from the notice until all is durable.
         median_frozen_s: Median time that the task stands still.
-        reasons: The last plan's reasons.
+        reasons: Of the plan for the instant at which a dump at once was least likely to fit.
     """
 
     policy: str
@@ -149,7 +149,7 @@ def _play(
     under_way: tuple[float, float] | None = None  # when a copy began, and when it will be finished
     ahead, copies = 0.0, 0
     courses: list[Course] = []
-    newest: Plan | None = None
+    hardest: tuple[float, Plan] | None = None
     for profile in recorded.profiles:
         now_s = profile.monotonic_s
         if under_way is not None and under_way[1] <= now_s:
@@ -170,6 +170,8 @@ def _play(
         due = False
         if policy == "plan":
             newest = plan(forecast)
+            if hardest is None or forecast.full.fits < hardest[0]:
+                hardest = forecast.full.fits, newest
             # The next look is at the next profile: what falls due before then is due now.
             due = (
                 newest.strategy == "warm"
@@ -194,5 +196,5 @@ def _play(
         copies=copies,
         median_done_s=float(np.median([course.done_s for course in courses])),
         median_frozen_s=float(np.median([course.frozen_s for course in courses])),
-        reasons=newest.reasons if newest is not None else (),
+        reasons=hardest[1].reasons if hardest is not None else (),
     )

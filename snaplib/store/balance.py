@@ -8,15 +8,34 @@ that does not compress is only tried now and then.
 
 from __future__ import annotations
 
+import attrs
+
 from snaplib.store.codec import WORTH
 
-__all__ = ["Balance"]
+__all__ = ["Balance", "CodecFigures"]
 
 #: Where memory does not compress, one frame of this many is tried nevertheless.
 _TRY_EVERY = 8
 
 #: The weight of the newest frame in the averages.
 _WEIGHT = 0.1
+
+
+@attrs.frozen
+class CodecFigures:
+    """What the codec has done so far.
+
+    Attributes:
+        raw_bytes: What it was given.
+        stored_bytes: What is stored of it.
+        busy_s: Seconds that it took, of all threads together.
+        threads: How many there are.
+    """
+
+    raw_bytes: int
+    stored_bytes: int
+    busy_s: float
+    threads: int
 
 
 class Balance:
@@ -33,6 +52,14 @@ class Balance:
         self._codec_s: float | None = None
         self._ratio: float | None = None
         self._disk_s: float | None = None
+        self._raw_bytes = 0
+        self._stored_bytes = 0
+        self._busy_s = 0.0
+
+    @property
+    def codec_figures(self) -> CodecFigures:
+        """What the codec has done so far."""
+        return CodecFigures(self._raw_bytes, self._stored_bytes, self._busy_s, self._workers)
 
     def compressed(self, raw_bytes: int, stored_bytes: int, seconds: float) -> None:
         """Note that a worker compressed a frame.
@@ -42,6 +69,9 @@ class Balance:
             stored_bytes: Its size as it will be stored.
             seconds: How long it took.
         """
+        self._raw_bytes += raw_bytes
+        self._stored_bytes += stored_bytes
+        self._busy_s += seconds
         self._codec_s = _mixed(self._codec_s, seconds / raw_bytes)
         self._ratio = _mixed(self._ratio, stored_bytes / raw_bytes)
 

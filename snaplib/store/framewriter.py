@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from snaplib.errors import UsageError
 from snaplib.store import codec
-from snaplib.store.balance import Balance
+from snaplib.store.balance import Balance, CodecFigures
 from snaplib.store.bulk import buffers
 from snaplib.store.index import FRAME, PAGE_BYTES
 from snaplib.store.places import PLACE_SHIFT
@@ -110,6 +110,12 @@ class FrameWriter:
     def frame_bytes(self) -> int:
         """The size of a whole frame."""
         return self._options.frame_bytes
+
+    @property
+    def codec_figures(self) -> CodecFigures:
+        """What the codec has done so far."""
+        with self._done:
+            return self._balance.codec_figures
 
     def check(self) -> None:
         """Raise what went wrong with a frame, if anything did.

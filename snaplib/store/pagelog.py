@@ -26,6 +26,7 @@ from snaplib.store.runs import RunSet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from snaplib.store.balance import CodecFigures
     from snaplib.store.segments import SegmentWriter
 
 __all__ = ["LoggedPages", "PageLogOptions", "PageLogWriter"]
@@ -90,6 +91,11 @@ class PageLogWriter:
     def pages(self) -> int:
         """How many pages with bytes have been declared so far."""
         return self._pages
+
+    @property
+    def codec_figures(self) -> CodecFigures:
+        """What the codec has done so far."""
+        return self._frames.codec_figures
 
     def run(self, space: Space, vaddr: int, pages: int, flags: int) -> None:
         """Declare where the next ``pages`` pages belong; their bytes come through `reserve` and

@@ -49,6 +49,8 @@ def memory_hog(size_bytes: int) -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def interleaved(
