@@ -19,6 +19,7 @@ import attrs
 
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import describe_host, describe_task
+from snaplib.checkpoint.images import write_empty_images
 from snaplib.checkpoint.netlock import remove_empty_lock
 from snaplib.checkpoint.noting import (
     Stopwatch,
@@ -319,6 +320,7 @@ class _Dump:
         """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
         # CRIU has closed its side by now; nothing is left but to read our own last lines.
         self._server.finish(timeout_s=_CRIU_END_S)
+        write_empty_images(self.images, self._server.empty)
         self.stopwatch.received_s = time.monotonic()
         self.stopwatch.receiving_s = self._server.receiving_s
         self.progress("dumped", self._server.page_bytes)

@@ -72,6 +72,7 @@ class PageServer:
             self.criu_end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BUFFER_BYTES)
         self.page_bytes = 0
         self.runs = 0
+        self.empty: set[Space] = set()
         self.receiving_s = 0.0
         self._failure: BaseException | None = None
         self._complete = False
@@ -139,6 +140,9 @@ class PageServer:
             if command in (_CLOSE, _FORCE_CLOSE):
                 self._ours.sendall(struct.pack("<i", 0))
                 return True
+            space = Space(kind=destination & 0xFF, id=destination >> 8)
+            if command in (_OPEN, _OPEN2):
+                self.empty.add(space)
             if command == _OPEN2:
                 self._ours.sendall(bytes([self._has_parent]))
             elif command == _PARENT:
@@ -146,7 +150,7 @@ class PageServer:
             elif command in (_ADD, _HOLE, _ADD_F):
                 if command != _ADD_F:
                     flags = PE_PRESENT if command == _ADD else PE_PARENT
-                space = Space(kind=destination & 0xFF, id=destination >> 8)
+                self.empty.discard(space)
                 if flags & PE_PRESENT:
                     self._sink.run(space, vaddr, pages, flags)
                     begun = time.perf_counter()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snaplib.checkpoint.deadline import Deadline
+from snaplib.checkpoint.images import pagemap_name
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
@@ -24,8 +25,6 @@ __all__ = ["restore"]
 
 _LOG = "restore.log"
 _CRIU_END_S = 30.0
-#: Space.kind of a shared memory; everything else is a process.
-_SHARED_MEMORY = 2
 
 Progress = Callable[[str, float], None]
 Stream = Any
@@ -115,9 +114,8 @@ def _write_images(reader: SnapshotReader, images: Path) -> None:
     reader.extract_directory(images)
     pages = reader.pages
     for number, space in enumerate(pages.spaces(), start=1):
-        kind = "shmem-" if space.kind == _SHARED_MEMORY else ""
         image = pagemap_image(number, pages.entries(space))
-        (images / f"pagemap-{kind}{space.id}.img").write_bytes(image)
+        (images / pagemap_name(space)).write_bytes(image)
         descriptor = os.open(
             images / f"pages-{number}.img", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
         )

@@ -261,6 +261,21 @@ def shared_memory(_folder: Path, _argument: str) -> Check:
 
 
 @feature
+def untouched_shared_memory(_folder: Path, _argument: str) -> Check:
+    descriptor = os.memfd_create("untouched")
+    os.ftruncate(descriptor, 1 << 20)
+    memories = [mmap.mmap(descriptor, 1 << 20), mmap.mmap(-1, 1 << 20)]
+
+    def check() -> bool:
+        untouched = all(memory[:] == bytes(1 << 20) for memory in memories)
+        for memory in memories:
+            memory[4711] = 1
+        return untouched and os.pread(descriptor, 1, 4711) == b"\1"
+
+    return check
+
+
+@feature
 def posix_locks(folder: Path, _argument: str) -> Check:
     for number, lock in enumerate((fcntl.flock, fcntl.lockf)):
         file = (folder / f"lock{number}").open("w")
