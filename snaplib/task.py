@@ -8,7 +8,6 @@ records that cannot change.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import select
 import signal as signals
@@ -414,6 +413,8 @@ def default_key(command: Sequence[str], cwd: str | os.PathLike[str]) -> str:
         command: The command and its arguments.
         cwd: The folder it runs in.
     """
+    import hashlib  # noqa: PLC0415  OpenSSL is 3 MB, which a watcher must not hold
+
     words = "\0".join([os.fspath(cwd), *command])
     digest = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
     name = os.path.basename(command[0]) if command else "task"  # noqa: PTH119 - no need for a Path

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 import time
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -35,7 +34,8 @@ __all__ = ["Arm", "Watch"]
 #: the memory stands for the whole. ``none``: only first touches are seen.
 Arm = Literal["all", "sample", "none"]
 
-_SAMPLE = Fraction(1, 8)
+#: ``sample`` arms one region of so many.
+_SAMPLED_ONE_IN = 8
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -294,11 +294,12 @@ class Watch:
             if self._arm == "none":
                 return
             # Late: what speaks to userfaultfd is needed only here.
+            from fractions import Fraction  # noqa: PLC0415
+
             from snaplib.track import open_tracker  # noqa: PLC0415
 
-            self._tracker = open_tracker(
-                self._task, sample=_SAMPLE if self._arm == "sample" else None
-            )
+            sample = Fraction(1, _SAMPLED_ONE_IN) if self._arm == "sample" else None
+            self._tracker = open_tracker(self._task, sample=sample)
         basis = self._tracker.basis.value
         if basis == "none":
             self._notes += tuple(f"memory is not armed: {one}" for one in self._tracker.reasons)

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -36,7 +35,7 @@ def unique_name(command: Sequence[str]) -> str:
     """Return a name for a session that was given none."""
     program = Path(command[0]).name if command else ""
     letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in program)
-    return f"{letters[:32] or 'task'}-{secrets.token_hex(4)}"
+    return f"{letters[:32] or 'task'}-{os.urandom(4).hex()}"
 
 
 def wire_text(text: str) -> str:

@@ -61,6 +61,8 @@ _TRACE_ITER = 28  # enum bpf_attach_type
 
 #: The kernel takes any longer union than it knows, if what it does not know is zero.
 _ATTR_BYTES = 160
+#: So many entries are read at once; the first batch is smaller, for most maps are.
+_MAX_BATCH = 4096
 _LOG_BYTES = 1 << 16
 
 #: An iterator gives no more than eight pages at a time.
@@ -130,7 +132,7 @@ def map_delete(descriptor: int, key: bytes) -> bool:
 
 
 def map_lookup_batch(
-    descriptor: int, key_bytes: int, value_bytes: int, at_once: int = 1024
+    descriptor: int, key_bytes: int, value_bytes: int, at_once: int = 64
 ) -> tuple[bytes, bytes]:
     """Return all keys and all values of a hash map, one after the other.
 
@@ -173,6 +175,7 @@ def map_lookup_batch(
             return b"".join(all_keys), b"".join(all_values)
         position.raw = following.raw
         first = False
+        at_once = min(at_once * 2, _MAX_BATCH)
 
 
 def program_load(kind: int, instructions: bytes, name: str, *, attach_btf_id: int = 0) -> int:

@@ -14,7 +14,6 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -129,6 +128,8 @@ class BytecodeCache:
         return self._kernel
 
     def _compile(self, names: Sequence[str], targets: dict[str, Path]) -> dict[str, Bytecode]:
+        import tempfile  # noqa: PLC0415  needed once for a kernel
+
         found: dict[str, Bytecode] = {}
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="compile-") as scratch:
             command = [sys.executable, "-m", "snaplib.kernel.bpf.compiler", scratch]

@@ -1,7 +1,8 @@
 """The consuming end of a BPF ring buffer.
 
 The layout is that of the kernel's Documentation/bpf/ringbuf.rst: a page with our position, a page with
-the producers', and the data twice in a row, so that no record is ever split.
+the producers', and the data. The kernel would map the data twice in a row, so that no record is ever split;
+but all that is mapped counts as ours, so it is here once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class RingBuffer:
         # Only our own page may be written to.
         self._data = mmap.mmap(
             descriptor,
-            _PAGE_BYTES + 2 * size_bytes,
+            _PAGE_BYTES + size_bytes,
             mmap.MAP_SHARED,
             mmap.PROT_READ,
             offset=_PAGE_BYTES,
@@ -51,11 +52,16 @@ class RingBuffer:
                 break  # a program is writing it: next time
             count = length & ~(_BUSY | _DISCARDED)
             if not length & _DISCARDED:
-                found.append(self._data[at + _HEADER_BYTES : at + _HEADER_BYTES + count])
+                found.append(self._bytes(position + _HEADER_BYTES, count))
             position += (_HEADER_BYTES + count + 7) & ~7
         self._position = position
         struct.pack_into("<Q", self._ours, 0, position)
         return found
+
+    def _bytes(self, position: int, count: int) -> bytes:
+        at = position % self._size
+        first = self._data[_PAGE_BYTES + at : _PAGE_BYTES + min(at + count, self._size)]
+        return first + self._data[_PAGE_BYTES : _PAGE_BYTES + count - len(first)]
 
     def close(self) -> None:
         """Unmap it."""
