@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import subprocess
@@ -124,8 +125,23 @@ def check_output(record: StreamRecord, fd: int) -> None:
         RestoreFailed: The file is the same, and was emptied.
     """
     now, was = identity(fd), record.outer
-    if _goes_on_in(was, now) and os.fstat(fd).st_size < was.start_bytes + was.delivered_bytes:
+    if not _goes_on_in(was, now):
+        return
+    # The relay writes on at its place: what was emptied may have grown again, and begins with a hole.
+    grown = os.fstat(fd).st_size >= was.start_bytes + was.delivered_bytes
+    if not grown or _hole_at(fd, was.start_bytes):
         raise _emptied(was, str(now["path"]))
+
+
+def _hole_at(fd: int, offset: int) -> bool:
+    position = os.lseek(fd, 0, os.SEEK_CUR)
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) != offset
+    except OSError as error:
+        # Nothing but a hole; otherwise this file system tells of none.
+        return error.errno == errno.ENXIO
+    finally:
+        os.lseek(fd, position, os.SEEK_SET)
 
 
 def place_output(record: StreamRecord, fd: int, *, captured: bool) -> tuple[dict[str, int], bool]:

@@ -35,17 +35,18 @@ class Bench:
     Attributes:
         folder: The working directory of what is run.
         env: Its environment: a store and a runtime folder of its own.
+        runtime: The runtime folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "work"
         self.folder.mkdir()
-        self._runtime = folder / "runtime"
+        self.runtime = folder / "runtime"
         self.store = folder / "store"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.env = {
             **os.environ,
-            "SNAPLIB_RUNTIME_DIR": str(self._runtime),
+            "SNAPLIB_RUNTIME_DIR": str(self.runtime),
             "SNAPLIB_STORE": str(self.store),
             "SNAPLIB_SCRATCH_DIR": str(folder),
             "PYTHONPATH": str(REPOSITORY),
@@ -78,7 +79,7 @@ class Bench:
             running: Only of those whose task has been started or restored.
         """
         found = []
-        for path in self._runtime.glob("sessions/*/session.json"):
+        for path in self.runtime.glob("sessions/*/session.json"):
             try:
                 record = json.loads(path.read_text())
                 stat = (
