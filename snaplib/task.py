@@ -154,6 +154,7 @@ class Task:
         name: str | None = None,
         key: str | None = None,
         interactive: bool = False,
+        adopt_orphans: bool = False,
     ) -> Self:
         """Start a command in a PID namespace of its own, under a small init that outlives us.
 
@@ -169,6 +170,8 @@ class Task:
             key: What its snapshots are found by; derived from folder and command by default.
             interactive: The caller will enter ``session.raw_terminal()``; until then the terminal,
                 if there is one, stands still.
+            adopt_orphans: Processes that lose their parent, such as daemons, become children of the
+                command, so that they are saved with it; see `Session.start`.
 
         Raises:
             CommandNotFound: There is no such program.
@@ -188,6 +191,7 @@ class Task:
             name=name,
             key=key,
             interactive=interactive,
+            adopt_orphans=adopt_orphans,
         )
         return cls.of_session(session)
 

@@ -45,6 +45,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="if the command has ended before, exit with its status instead of running it again",
     )
     parser.add_argument(
+        "--adopt-orphans",
+        action="store_true",
+        help="processes that lose their parent, such as daemons, become the command's own, so that they are saved "
+        "with it (a command that waits for all its children waits for them too)",
+    )
+    parser.add_argument(
         "--key", help="what the snapshots are found by (default: from folder and command)"
     )
     parser.add_argument(
@@ -112,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
             max_attempts=args.max_attempts,
             once=args.once,
             keep_snapshots=args.keep,
+            adopt_orphans=args.adopt_orphans,
             on_event=log,
         )
         obey_signals(supervisor)

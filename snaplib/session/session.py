@@ -51,6 +51,7 @@ class Session(SessionHandle):
         key: str | None = None,
         cgroups: Sequence[Path] = (),
         interactive: bool = False,
+        adopt_orphans: bool = False,
     ) -> Session:
         """Start a command in a session of its own.
 
@@ -67,6 +68,9 @@ class Session(SessionHandle):
             cgroups: Folders of cgroups that the task is to be in from its first instruction.
             interactive: The caller will enter `raw_terminal`; until then the terminal, if there
                 is one, stands still.
+            adopt_orphans: Processes that lose their parent become children of the command, not of
+                the init: so they are saved with it, and a command that waits for all its children
+                waits for them too.
 
         Raises:
             CommandNotFound: There is no such program.
@@ -94,6 +98,7 @@ class Session(SessionHandle):
             "directory": wire_text(str(where)),
             "environment": {wire_text(n): wire_text(value) for n, value in environment.items()},
             "cgroups": [str(path / "cgroup.procs") for path in cgroups],
+            "adopt_orphans": adopt_orphans,
             "interactive": interactive,
         }
         outer = Outer(stdin, stdout, stderr, append=append)

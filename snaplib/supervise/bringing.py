@@ -84,6 +84,7 @@ def start(
     key: str,
     streams: Mapping[str, Any],
     machine: StateMachine,
+    adopt_orphans: bool = False,
 ) -> Task:
     """Start the command.
 
@@ -93,10 +94,18 @@ def start(
         key: What its snapshots are found by.
         streams: What its standard streams are connected to.
         machine: Becomes ``running``.
+        adopt_orphans: See `Task.launch`.
 
     Raises:
         SnaplibError: It could not be started.
     """
-    task = Task.launch(list(command), name=name, key=key, interactive=True, **streams)
+    task = Task.launch(
+        list(command),
+        name=name,
+        key=key,
+        interactive=True,
+        adopt_orphans=adopt_orphans,
+        **streams,
+    )
     machine.move(State.RUNNING, "started", pid=task.pid, command=shlex.join(command))
     return task

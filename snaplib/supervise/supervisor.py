@@ -62,6 +62,7 @@ class Supervisor:
         max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
         once: If the task of this key has ended before, do not start it again but end with its status.
         keep_snapshots: Whether snapshots stay once the task has ended well.
+        adopt_orphans: Whether processes that lose their parent become the command's own; see `Task.launch`.
         saver: Makes what copies the task ahead and saves it.
         on_event: Called with each `Event`, in the thread that called `run`.
         stdin, stdout, stderr: The task's standard streams; ours by default.
@@ -85,6 +86,7 @@ class Supervisor:
         max_attempts: int | None = None,
         once: bool = False,
         keep_snapshots: bool = False,
+        adopt_orphans: bool = False,
         saver: SaverFactory = FullDump,
         on_event: Callable[[Event], None] | None = None,
         stdin: Any = None,
@@ -114,6 +116,7 @@ class Supervisor:
         self.max_attempts = max_attempts
         self.once = once
         self.keep_snapshots = keep_snapshots
+        self.adopt_orphans = adopt_orphans
         self._make_saver = saver
         self._streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         self._task: Task | None = None
@@ -297,6 +300,7 @@ class Supervisor:
             key=self.key,
             streams=self._streams,
             machine=self._machine,
+            adopt_orphans=self.adopt_orphans,
         )
 
     def _save_context(self, task: Task) -> SaveContext:

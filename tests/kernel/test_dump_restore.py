@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,51 @@ def test_a_task_of_somebody_elses_session(store: Store, tmp_path: Path, tasks: l
     finally:
         process.kill()
         process.wait()
+
+
+#: Leaves a process to whoever takes in orphans; and one more each time it gets SIGUSR1, which its process
+#: group gets as well.
+ORPHANS = """
+trap '(setsid sleep 1002 &)' USR1
+(setsid sleep 1001 &)
+echo ready > "$0"
+while :; do sleep 0.05; done
+"""
+
+
+def orphans(task: Task) -> list[str]:
+    """Return what the orphans of a task sleep for, in seconds."""
+    found = []
+    for member in task.members():
+        with contextlib.suppress(ProcessLookupError):
+            words = task.procfs.cmdline(member.pid)
+            found += [words[1]] if words[:1] == ("sleep",) and words[1] != "0.05" else []
+    return sorted(found)
+
+
+def test_orphans_are_saved_with_the_task_that_adopts_them(
+    store: Store, tmp_path: Path, tasks: list[Task]
+) -> None:
+    ready = tmp_path / "ready"
+    script = ["sh", "-c", ORPHANS, str(ready)]
+    task = Task.launch(script, adopt_orphans=True, **NOWHERE)
+    tasks.append(task)
+    until(lambda: ready.exists() and orphans(task) == ["1001"], "it is adopted")
+    for saved in (["1001"], ["1001", "1002"]):
+        snapshot = dump(task, store)
+        task = restore(store, snapshot.id, **NOWHERE)
+        tasks.append(task)
+        assert orphans(task) == saved
+        task.signal(signal.SIGUSR1)
+        until(lambda task=task, saved=saved: len(orphans(task)) == len(saved) + 1, "one more")
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"not in time: {what}"
+        time.sleep(0.01)
 
 
 def network_locks() -> set[str]:

@@ -318,6 +318,8 @@ def test_sessions() -> None:
     assert codes(root, child, member(102, ppid=101, session=101)) == []
     assert codes(root, child, member(102, ppid=101, session=100)) == []
     assert codes(root, child, member(102, ppid=101, session=77)) == ["session-leader-lost"]
+    assert codes(root, child, member(102, ppid=100, session=77)) == ["session-leader-ended"]
+    assert codes(root, child, member(102, ppid=100, session=101)) == []
 
 
 @pytest.mark.parametrize(

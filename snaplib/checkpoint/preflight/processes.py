@@ -98,7 +98,18 @@ def check_sessions(member: Member, scene: Scene) -> Iterator[Obstacle]:
                 "start it with setsid(1) or `snaplib run`",
             )
         return
-    if member.stat.ppid == root.pid or session == member.ns_pid:
+    if session == member.ns_pid:
+        return
+    if member.stat.ppid == root.pid:
+        if member.stat.session not in scene.members and member.stat.session != root.stat.session:
+            yield member.obstacle(
+                "lost",
+                "session-leader-ended",
+                "process",
+                f"the leader of its session {session} has ended: restored, it is no child of the"
+                " task's root any more, and not saved again",
+                "have it call setsid last, as daemon(3) does",
+            )
         return
     ancestor = scene.members.get(member.stat.ppid)
     if ancestor is None or ancestor.stat.session == member.stat.session:
@@ -150,7 +161,7 @@ def check_strangers(member: Member, scene: Scene) -> Iterator[Obstacle]:
                 "process",
                 f"{who} has left its parents and is not dumped with the task, whose PID namespace"
                 " it is in",
-                "have the program wait for it, or not put itself into the background",
+                "start the task with --adopt-orphans, or have the program not put itself into the background",
             )
         else:
             yield member.obstacle(

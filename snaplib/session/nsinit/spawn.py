@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from snaplib.kernel.syscalls import set_child_subreaper
+
 __all__ = ["LAST_RESERVED_PID", "Root", "set_last_pid"]
 
 #: After a wrap-around the kernel hands out no pid below RESERVED_PIDS = 300 (kernel/pid.c), so with
@@ -32,8 +34,8 @@ class Root:
     """The task's root, stopped before its exec until it is released.
 
     Args:
-        spec: The launch specification; `executable`, `argv`, `environment`, `directory` and
-            `cgroups` of it are used.
+        spec: The launch specification; `executable`, `argv`, `environment`, `directory`,
+            `adopt_orphans` and `cgroups` of it are used.
         ends: What its descriptors 0, 1 and 2 are to be.
         terminal: What is to control its session; -1: nothing.
         oom_score_adj: What the caller had.
@@ -94,6 +96,8 @@ def _become(
     try:
         signal.set_wakeup_fd(-1)
         os.setsid()
+        # Kept by the program that is executed, and by CRIU.
+        set_child_subreaper(spec["adopt_orphans"])
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             # glibc keeps a few real-time signals to itself.
             with contextlib.suppress(OSError, ValueError):
