@@ -1,9 +1,15 @@
-"""Holds about a thousand TCP connections, in every state that a descriptor can show, and other sockets."""
+"""Holds more than a thousand TCP connections, in every state that a descriptor can show, and other sockets.
+
+Prints the port of a listener all of whose connections are in TIME_WAIT.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import resource
 import socket
+import struct
 import sys
 import time
 
@@ -37,7 +43,55 @@ def fill(one: socket.socket) -> None:
         time.sleep(0.001)
 
 
+#: A filter that lets nothing through: BPF_RET | BPF_K with 0 (linux/filter.h).
+NOTHING = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+
+
+def deafen(one: socket.socket) -> None:
+    """Have the kernel drop all that arrives for a socket, without an answer."""
+    program = struct.pack("@HP", 1, ctypes.addressof(NOTHING))
+    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def connecting(one: socket.socket, to: socket.socket) -> None:
+    one.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        one.connect(to.getsockname())
+
+
+def both_at_once(server: socket.socket) -> None:
+    """Open and close connections from both ends at the same time, as far as the other's packets are lost."""
+    # CLOSING: its own FIN is lost, the other's arrives. The other one stays in FIN_WAIT1.
+    client, accepted = pair(server)
+    deafen(accepted)
+    client.shutdown(socket.SHUT_WR)
+    accepted.shutdown(socket.SHUT_WR)
+    # SYN_RECV: both connect, and one hears of it. The other one stays in SYN_SENT.
+    one, other = socket.socket(), socket.socket()
+    for end in (one, other):
+        end.bind(("127.0.0.1", 0))
+        deafen(end)
+    connecting(one, other)
+    one.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+    connecting(other, one)
+    kept.extend((one, other))
+
+
+def time_wait() -> int:
+    """Leave connections in TIME_WAIT behind; return the port they were accepted at."""
+    server = listener()
+    for _ in range(23):
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+        accepted.close()
+        client.close()
+    return server.getsockname()[1]
+
+
 def main() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     server, server6 = listener(), listener(socket.AF_INET6)
     for number in range(EACH):
         # ESTABLISHED, with bytes waiting on one side.
@@ -65,6 +119,7 @@ def main() -> None:
             fill(accepted)
             client.shutdown(socket.SHUT_WR)
             accepted.shutdown(socket.SHUT_WR)
+            both_at_once(server)
     # SYN_SENT: nobody accepts and the backlog is full.
     full = listener(backlog=0)
     for _ in range(10):
@@ -95,7 +150,9 @@ def main() -> None:
     waiting = socket.socket(socket.AF_UNIX)
     waiting.connect(named.getsockname())
     kept.extend((named, waiting))
+    port = time_wait()
     print("ready", flush=True)
+    print(port, flush=True)
     sys.stdin.readline()
 
 
