@@ -18,7 +18,7 @@ from tests.benchmarks.harness import machine
 
 SUMMARY = "start, stop, descriptors, sockets and memory of a watch"
 
-#: What issue 3 asks for.
+#: In ms: what each may take.
 LIMITS = {
     "start from cache": 300.0,
     "stop": 200.0,

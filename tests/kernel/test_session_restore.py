@@ -133,7 +133,8 @@ class Reader(threading.Thread):
     """Reads a pipe slowly until its end."""
 
     def __init__(self, fd: int, pause_s: float) -> None:
-        super().__init__()
+        # A daemon: the session of a test that fails may hold the other end for ever.
+        super().__init__(daemon=True)
         self._fd = fd
         self._pause_s = pause_s
         self.data = b""
