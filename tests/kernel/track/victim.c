@@ -44,6 +44,9 @@ static char *map(const char *kind, long pages, char *where) {
     size_t size = pages * PAGE;
     if (!strcmp(kind, "anon"))
         return mmap(where, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1, 0);
+    if (!strcmp(kind, "reserved"))
+        return mmap(where, size, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
     if (!strcmp(kind, "shared"))
         return mmap(where, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | fixed, -1, 0);
     if (!strcmp(kind, "memfd")) return map_file(MAP_SHARED | fixed, memfd_create("m", 0), pages, where);
