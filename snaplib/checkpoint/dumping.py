@@ -20,6 +20,7 @@ import attrs
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import describe_host, describe_task
 from snaplib.checkpoint.images import write_empty_images
+from snaplib.checkpoint.lazy import wait_for_memory
 from snaplib.checkpoint.netlock import remove_empty_lock
 from snaplib.checkpoint.noting import (
     Stopwatch,
@@ -126,6 +127,8 @@ def dump(
     criu = find_criu()
     if not skip_preflight:
         _refuse_fatal(task, tcp, leave_running=leave_running)
+    if task.session:
+        wait_for_memory(task.session.folder, deadline.left_s)
     promise = promise_of(plan, deadline.seconds) or promise_from(watch, store, deadline.seconds)
     work = measure_work(task)
     with (

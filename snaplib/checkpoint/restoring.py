@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from snaplib.checkpoint.deadline import Deadline
-from snaplib.checkpoint.images import pagemap_name
+from snaplib.checkpoint.lazy import LazyHelper, note_lazy
+from snaplib.checkpoint.memoryimages import write_images, write_lazy_images
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
-from snaplib.criu.pagemap import pagemap_image
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError
 from snaplib.runtime import scratch_dir
 from snaplib.session import Session
@@ -39,6 +41,7 @@ def restore(
     stderr: Stream = None,
     name: str | None = None,
     interactive: bool = False,
+    lazy: bool = False,
     deadline_s: float = 600.0,
     progress: Progress | None = None,
 ) -> Task:
@@ -53,6 +56,8 @@ def restore(
         name: The name of the session the task gets; made up by default.
         interactive: The caller will enter ``session.raw_terminal()``; until then the terminal, if
             there is one, stands still.
+        lazy: Let the task run before its memory is there: it gets the pages it touches first, and the rest while it
+            runs.  A process of ours serves it, and ends with the last page; the store must stay within reach.
         deadline_s: Seconds after which the restore is given up.
         progress: Called with a stage and the bytes of pages so far.
 
@@ -68,24 +73,104 @@ def restore(
     criu = find_criu()
     snapshot = store.get(snapshot_id)
     _check_host(snapshot)
-    report = progress or (lambda _stage, _bytes: None)
-    with scratch_dir("restore") as images:
-        _check_room(snapshot, images)
-        report("reading", 0)
-        with store.read(snapshot.id) as reader:
-            _write_images(reader, images)
-            report("restoring", snapshot.raw_bytes)
-            session = _new_session(reader, name, (stdin, stdout, stderr), interactive=interactive)
+    work = _Restore(
+        store=store,
+        snapshot=snapshot,
+        criu=criu,
+        outer=(stdin, stdout, stderr),
+        name=name,
+        interactive=interactive,
+        deadline_s=deadline_s,
+        report=progress or (lambda _stage, _bytes: None),
+    )
+    task = work.lazily() if lazy else work.eagerly()
+    _restore_affinity(task, snapshot)
+    work.report("restored", snapshot.raw_bytes)
+    return task
+
+
+@attrs.frozen
+class _Restore:
+    """One restore."""
+
+    store: Store
+    snapshot: Snapshot
+    criu: Criu
+    outer: tuple[Stream, Stream, Stream]
+    name: str | None
+    interactive: bool
+    deadline_s: float
+    report: Progress
+
+    def eagerly(self) -> Task:
+        with scratch_dir("restore") as images:
+            _check_room(self.snapshot, images)
+            self.report("reading", 0)
+            with self.store.read(self.snapshot.id) as reader:
+                write_images(reader, images)
+                self.report("restoring", self.snapshot.raw_bytes)
+                session = self._new_session(reader)
+            return self._run(session, images)
+
+    def lazily(self) -> Task:
+        helper = LazyHelper(self.store, lambda served: self.report("fetching", served))
+        # The folder is the helper's once it has its order: it outlives us.
+        with contextlib.ExitStack() as on_error:
+            images = on_error.enter_context(scratch_dir("restore"))
+            try:
+                task = self._with_helper(helper, images)
+            except BaseException as error:
+                failure = helper.give_up()
+                if failure and isinstance(error, SnaplibError):
+                    raise RestoreFailed(failure, hint="the snapshot is as it was") from error
+                raise
+            on_error.pop_all()
+        return task
+
+    def _with_helper(self, helper: LazyHelper, images: Path) -> Task:
+        self.report("reading", 0)
+        with self.store.read(self.snapshot.id) as reader:
+            write_lazy_images(reader, self.criu, images)
+            helper.begin(self.snapshot, self.criu, images, ())
+            self.report("restoring", 0)
+            session = self._new_session(reader)
+        helper.serves(session.init_pid, note_lazy(session.folder, helper.pid))
+        task = self._run(session, images, lazy=True)
+        helper.task_runs()
+        return task
+
+    def _run(self, session: Session, images: Path, *, lazy: bool = False) -> Task:
         try:
-            _run_criu(criu, session, snapshot, images, deadline_s)
-            session.adopt_root(snapshot.task["root_ns_pid"])
+            _run_criu(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
+            session.adopt_root(self.snapshot.task["root_ns_pid"])
         except BaseException:
             session.discard()
             raise
-    task = Task.of_session(session)
-    _restore_affinity(task, snapshot)
-    report("restored", snapshot.raw_bytes)
-    return task
+        return Task.of_session(session)
+
+    def _new_session(self, reader: SnapshotReader) -> Session:
+        """Make the namespace the task will live in, with the ends of its standard streams."""
+        snapshot = reader.snapshot
+        record, backlog, captured = read_streams(reader)
+        reserve = {
+            number
+            for member in snapshot.task["members"]
+            for number in (member["pid"], member["group"], member["session"], *member["threads"])
+        }
+        return Session.start_for_restore(
+            record,
+            command=snapshot.task["command"],
+            cwd=snapshot.task["cwd"],
+            stdin=self.outer[0],
+            stdout=self.outer[1],
+            stderr=self.outer[2],
+            backlog=backlog,
+            captured=captured,
+            name=self.name,
+            key=snapshot.key,
+            reserve=reserve,
+            interactive=self.interactive,
+        )
 
 
 def _check_host(snapshot: Snapshot) -> None:
@@ -109,55 +194,14 @@ def _check_room(snapshot: Snapshot, folder: Path) -> None:
         )
 
 
-def _write_images(reader: SnapshotReader, images: Path) -> None:
-    """Write the image files CRIU reads: its own small ones as they were, memory from the page log."""
-    reader.extract_directory(images)
-    pages = reader.pages
-    for number, space in enumerate(pages.spaces(), start=1):
-        image = pagemap_image(number, pages.entries(space))
-        (images / pagemap_name(space)).write_bytes(image)
-        descriptor = os.open(
-            images / f"pages-{number}.img", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600
-        )
-        try:
-            pages.copy_to(space, descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _new_session(
-    reader: SnapshotReader,
-    name: str | None,
-    outer: tuple[Stream, Stream, Stream],
-    *,
-    interactive: bool,
-) -> Session:
-    """Make the namespace the task will live in, with the ends of its standard streams."""
-    snapshot = reader.snapshot
-    record, backlog, captured = read_streams(reader)
-    reserve = {
-        number
-        for member in snapshot.task["members"]
-        for number in (member["pid"], member["group"], member["session"], *member["threads"])
-    }
-    return Session.start_for_restore(
-        record,
-        command=snapshot.task["command"],
-        cwd=snapshot.task["cwd"],
-        stdin=outer[0],
-        stdout=outer[1],
-        stderr=outer[2],
-        backlog=backlog,
-        captured=captured,
-        name=name,
-        key=snapshot.key,
-        reserve=reserve,
-        interactive=interactive,
-    )
-
-
 def _run_criu(
-    criu: Criu, session: Session, snapshot: Snapshot, images: Path, deadline_s: float
+    criu: Criu,
+    session: Session,
+    snapshot: Snapshot,
+    images: Path,
+    deadline_s: float,
+    *,
+    lazy: bool = False,
 ) -> None:
     inherited = session.inherit_fds()
     try:
@@ -179,6 +223,7 @@ def _run_criu(
     opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
     opts.tcp_established = True
+    opts.lazy_pages = lazy
     opts.shell_job = bool(snapshot.extra.get("shell_job", False))
     for descriptor, key in inherited:
         opts.inherit_fd.add(key=key, fd=descriptor)

@@ -31,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not wait for the task; its output goes where ours does",
     )
+    parser.add_argument(
+        "--lazy",
+        action="store_true",
+        help="let the task run before its memory is there: what it touches comes first, the rest while it runs",
+    )
     add_supervision(parser)
 
 
@@ -39,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)
     if args.detach:
-        return _detached(store, snapshot, as_json=args.json)
+        return _detached(store, snapshot, lazy=args.lazy, as_json=args.json)
     if args.json:
         raise UsageError("--json tells of a detached restore", hint="add --detach")
     with EventLog(args.events, quiet=args.quiet) as log:
@@ -52,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
             reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
             exit_saved=args.exit_saved,
+            lazy=args.lazy,
             keep_snapshots=True,
             on_event=log,
         )
@@ -73,9 +79,9 @@ def _choose(store: Store, snapshot_id: str | None, key: str | None) -> Snapshot:
     return found[0]
 
 
-def _detached(store: Store, snapshot: Snapshot, *, as_json: bool) -> int:
+def _detached(store: Store, snapshot: Snapshot, *, lazy: bool, as_json: bool) -> int:
     began = time.monotonic()
-    task = restore(store, snapshot.id, stdin=subprocess.DEVNULL)
+    task = restore(store, snapshot.id, stdin=subprocess.DEVNULL, lazy=lazy)
     seconds = time.monotonic() - began
     if as_json:
         emit_json({"id": snapshot.id, "pid": task.pid, "ns_pid": task.ns_pid, "restore_s": seconds})

@@ -49,6 +49,11 @@ class SessionHandle:
         return self._record.name
 
     @property
+    def init_pid(self) -> int:
+        """The init of its PID namespace, as whoever started it sees it; `pidfd` is the same process."""
+        return self._record.host_pid
+
+    @property
     def key(self) -> str | None:
         """What the task's snapshots are looked up by."""
         return self._record.key

@@ -88,6 +88,10 @@ class Backend(Protocol):
         """The address, as a user would write it."""
 
     @property
+    def address(self) -> str:
+        """What opens it again, in another process too."""
+
+    @property
     def local(self) -> bool:
         """Whether its bytes are on this machine, and go when it does."""
 

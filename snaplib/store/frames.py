@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class FrameReader:
         largest = int(index.frames["stored_bytes"].max(initial=0))
         self._room_bytes = -(-largest // BLOCK_BYTES) * BLOCK_BYTES or BLOCK_BYTES
         self._own_room: memoryview | None = None
+        self._opening = threading.Lock()
 
     def close(self) -> None:
         """Close the segments; may be called again."""
@@ -61,6 +63,17 @@ class FrameReader:
         if self._own_room is None:
             (self._own_room,) = buffers(1, self._room_bytes)
         return self._load(number, self._own_room)
+
+    def load(self, number: int) -> Data:
+        """Return the bytes of a frame, to be kept; any thread may call.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+        """
+        with self._opening:
+            self._segment_of(number)
+        (room,) = buffers(1, self._room_bytes)
+        return self._load(number, room)
 
     def stream(self, numbers: Iterable[int]) -> Generator[Data, None, None]:
         """Yield the bytes of frames, each good until the next is asked for.

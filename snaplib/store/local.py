@@ -60,6 +60,11 @@ class LocalBackend:
         return str(self._root)
 
     @property
+    def address(self) -> str:
+        """The folder's path."""
+        return str(self._root)
+
+    @property
     def local(self) -> bool:
         """Whether its bytes are on this machine."""
         return True

@@ -107,7 +107,23 @@ class PageLogReader:
             SnapshotDamaged: The bytes stored are not those that were written.
             OSError: The descriptor cannot be written to.
         """
-        pieces = self.index.pieces(self.index.runs_of(space))
+        return self.copy_runs(self.index.runs_of(space), fd)
+
+    def copy_runs(self, runs: npt.NDArray[np.void], fd: int) -> int:
+        """Write the pages of runs to a file.
+
+        Args:
+            runs: RUN, shape (n,), or parts of such; their order is that of the bytes.
+            fd: A descriptor, written to from its position on.
+
+        Returns:
+            How many bytes were written.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+            OSError: The descriptor cannot be written to.
+        """
+        pieces = self.index.pieces(runs)
         ends = np.cumsum(pieces["pages"]) * PAGE_BYTES
         begins = ends - pieces["pages"] * PAGE_BYTES
         # Frame by frame: pages that were copied at different times alternate in the order of
@@ -139,6 +155,14 @@ class PageLogReader:
                 if new:
                     view = memoryview(next(frames))
                 yield view[begin * PAGE_BYTES : (begin + count) * PAGE_BYTES]
+
+    def load_frame(self, number: int) -> Data:
+        """Return the bytes of a frame, checked, to be kept; any thread may call.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+        """
+        return self._frames.load(number)
 
     def frame(self, number: int) -> Data:
         """Return the bytes of a frame, checked; good until the next call.

@@ -108,6 +108,11 @@ class Store:
         return self._backend.url
 
     @property
+    def address(self) -> str:
+        """What opens it again, in another process too."""
+        return self._backend.address
+
+    @property
     def backend(self) -> Backend:
         """Where its bytes are."""
         return self._backend

@@ -41,6 +41,7 @@ def resume(
     name: str,
     streams: Mapping[str, Any],
     machine: StateMachine,
+    lazy: bool,
     restart: bool,
 ) -> Task | None:
     """Restore a snapshot; None when that failed and the command is to be started again.
@@ -51,6 +52,7 @@ def resume(
         name: The new session's name.
         streams: What its standard streams are connected to.
         machine: Becomes ``running``; when it failed ``failed``, or ``starting``.
+        lazy: Whether it runs before its memory is there.
         restart: Whether a failure means to start again.
 
     Raises:
@@ -60,7 +62,7 @@ def resume(
     began = time.monotonic()
     machine.move(State.RESUMING, "resuming", snapshot=snapshot.id)
     try:
-        task = restore(store, snapshot.id, name=name, interactive=True, **streams)
+        task = restore(store, snapshot.id, name=name, interactive=True, lazy=lazy, **streams)
     except (RestoreFailed, StoreError) as error:
         state = State.STARTING if restart else State.FAILED
         machine.move(state, "restore_failed", snapshot=snapshot.id, reason=str(error))

@@ -61,6 +61,7 @@ class Supervisor:
         on_restore_failure: ``fail``, or ``restart`` the command from its beginning.
         max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
         once: If the task of this key has ended before, do not start it again but end with its status.
+        lazy: Let a task that is resumed run before its memory is there.
         keep_snapshots: Whether snapshots stay once the task has ended well.
         adopt_orphans: Whether processes that lose their parent become the command's own; see `Task.launch`.
         saver: Makes what copies the task ahead and saves it.
@@ -85,6 +86,7 @@ class Supervisor:
         on_restore_failure: str = "fail",
         max_attempts: int | None = None,
         once: bool = False,
+        lazy: bool = False,
         keep_snapshots: bool = False,
         adopt_orphans: bool = False,
         saver: SaverFactory = FullDump,
@@ -115,6 +117,7 @@ class Supervisor:
         self.on_restore_failure = on_restore_failure
         self.max_attempts = max_attempts
         self.once = once
+        self.lazy = lazy
         self.keep_snapshots = keep_snapshots
         self.adopt_orphans = adopt_orphans
         self._make_saver = saver
@@ -290,6 +293,7 @@ class Supervisor:
             name=self.session_name,
             streams=self._streams,
             machine=self._machine,
+            lazy=self.lazy,
             restart=self.on_restore_failure == "restart",
         )
 

@@ -33,6 +33,11 @@ class MemoryBackend:
         return "memory://"
 
     @property
+    def address(self) -> str:
+        """An address that cannot be opened."""
+        return self.url
+
+    @property
     def local(self) -> bool:
         """Whether its bytes are on this machine."""
         return True
@@ -194,6 +199,11 @@ class FailingBackend:
     def url(self) -> str:
         """The address of the backend."""
         return self._backend.url
+
+    @property
+    def address(self) -> str:
+        """What opens the backend."""
+        return self._backend.address
 
     @property
     def local(self) -> bool:

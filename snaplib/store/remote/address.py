@@ -121,6 +121,7 @@ def open_remote(url: str) -> RemoteBackend:
     return RemoteBackend(
         url.partition("?")[0].rstrip("/") if address.scheme != "memory" else url,
         _object_store(address, _QUICK_RETRIES, _QUICK_RETRIES_S, _REQUEST_S),
+        address=url,
         streaming=_object_store(address, _STREAM_RETRIES, _STREAM_RETRIES_S, _STREAM_REQUEST_S),
         bandwidth_bytes_per_s=address.bandwidth_bytes_per_s,
     )

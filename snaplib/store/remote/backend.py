@@ -32,6 +32,7 @@ class RemoteBackend:
     Args:
         url: The address, for people.
         store: obstore's store, whose requests are repeated by us.
+        address: What opens it again; the same by default.
         streaming: The same place, for uploads that obstore has to repeat itself.
         bandwidth_bytes_per_s: The most to send each second; None without a limit.
         lease_s: For how long a writer's mark holds without being renewed.
@@ -43,12 +44,14 @@ class RemoteBackend:
         url: str,
         store: ObjectStore,
         *,
+        address: str = "",
         streaming: ObjectStore | None = None,
         bandwidth_bytes_per_s: float | None = None,
         lease_s: float = LEASE_S,
         link: Link | None = None,
     ) -> None:
         self._url = url
+        self._address = address or url
         self._store = store
         self._streaming = streaming or store
         self._link = link or Link(url, Meter(), bandwidth_bytes_per_s)
@@ -60,6 +63,11 @@ class RemoteBackend:
     def url(self) -> str:
         """The address, without what only we need to know."""
         return self._url
+
+    @property
+    def address(self) -> str:
+        """What opens it again."""
+        return self._address
 
     @property
     def local(self) -> bool:

@@ -1,0 +1,75 @@
+"""The images that CRIU restores from: its own small ones as they were, memory from the page log."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snaplib.checkpoint.images import pagemap_name
+from snaplib.checkpoint.lazy import split_runs
+from snaplib.criu import Criu
+from snaplib.criu.images import lazy_ranges
+from snaplib.criu.pagemap import pagemap_image
+from snaplib.store import SnapshotReader, Space
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["write_images", "write_lazy_images"]
+
+#: Space.kind of a shared memory; everything else is a process.
+_SHARED_MEMORY = 2
+
+
+def write_images(reader: SnapshotReader, images: Path) -> None:
+    """Write all images.
+
+    Args:
+        reader: The snapshot.
+        images: An empty folder.
+
+    Raises:
+        SnapshotDamaged: The snapshot's bytes are not those that were written.
+    """
+    reader.extract_directory(images)
+    for number, space in enumerate(reader.pages.spaces(), start=1):
+        entries = reader.pages.entries(space)
+        name = _write_pagemap(images, number, space, entries)
+        _write_pages(reader, name, reader.pages.index.runs_of(space))
+
+
+def write_lazy_images(reader: SnapshotReader, criu: Criu, images: Path) -> None:
+    """Write all images but the memory that may come later.
+
+    Args:
+        reader: The snapshot.
+        criu: The CRIU that will restore.
+        images: An empty folder.
+
+    Raises:
+        SnapshotDamaged: The snapshot's bytes are not those that were written.
+    """
+    reader.extract_directory(images)
+    for number, space in enumerate(reader.pages.spaces(), start=1):
+        if space.kind == _SHARED_MEMORY:
+            entries, runs = reader.pages.entries(space), reader.pages.index.runs_of(space)
+        else:
+            lazy = lazy_ranges(criu, images, space.id)
+            entries, runs = split_runs(reader.pages.index, space, lazy)
+        _write_pages(reader, _write_pagemap(images, number, space, entries), runs)
+
+
+def _write_pagemap(images: Path, number: int, space: Space, entries: npt.NDArray[np.void]) -> Path:
+    """Write the pagemap image of a space; returns the pages image that it names."""
+    (images / pagemap_name(space)).write_bytes(pagemap_image(number, entries))
+    return images / f"pages-{number}.img"
+
+
+def _write_pages(reader: SnapshotReader, path: Path, runs: npt.NDArray[np.void]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        reader.pages.copy_runs(runs, descriptor)
+    finally:
+        os.close(descriptor)

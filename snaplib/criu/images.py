@@ -1,0 +1,106 @@
+"""CRIU's other images, as far as we look into them: what memory is mapped, where threads are, which files are open.
+
+An image is two magic words and then messages, each led by its 32-bit size (CRIU: criu/protobuf.c).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snaplib.criu.binary import Criu
+from snaplib.criu.pagemap import PAGE_BYTES
+from snaplib.criu.protocol import image_messages
+
+__all__ = ["image_entries", "lazy_ranges"]
+
+_HEAD_BYTES = 8
+
+# Of mmap(2) (Linux: include/uapi/asm-generic/mman.h).
+_MAP_PRIVATE = 0x02
+_MAP_ANONYMOUS = 0x20
+_MAP_LOCKED = 0x2000
+_MAP_HUGETLB = 0x40000
+
+# VMA_* of CRIU: criu/include/image.h.
+_ANON_PRIVATE = 1 << 9
+#: vsyscall, vdso, System V and socket memory, vvar, AIO rings, shadow stacks, guards.
+_SPECIAL = 1 << 2 | 1 << 3 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 16
+
+
+def image_entries(path: Path, message: type[Any]) -> Iterator[Any]:
+    """Yield the messages of an image.
+
+    Args:
+        path: The image.
+        message: Their class, from `image_messages`.
+
+    Raises:
+        ValueError: The file is cut short or no such image.
+    """
+    data = path.read_bytes()
+    at = _HEAD_BYTES
+    while at < len(data):
+        if at + 4 > len(data):
+            raise ValueError(f"{path.name} is cut short")
+        (size,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + size > len(data):
+            raise ValueError(f"{path.name} is cut short")
+        entry = message()
+        try:
+            entry.ParseFromString(data[at : at + size])
+        except Exception as error:  # protobuf's own class depends on its version
+            raise ValueError(f"{path.name}: {error}") from error
+        yield entry
+        at += size
+
+
+def lazy_ranges(criu: Criu, images: Path, pid: int) -> npt.NDArray[np.uint64]:
+    """Return the memory of a process that may come after it runs again.
+
+    CRIU watches private anonymous mappings for pages that are missing, and no others (CRIU: vma_entry_can_be_lazy);
+    the page that a thread's stack pointer is in must be there from the beginning (CRIU: criu/mem.c, is_stack).
+
+    Args:
+        criu: The CRIU that will restore.
+        images: The folder of images.
+        pid: The process, as the images name it.
+
+    Returns:
+        uint64, shape (n, 2): begins and ends of addresses, ascending, whole pages.
+    """
+    (memory,) = image_entries(images / f"mm-{pid}.img", image_messages(criu, "mm").mm_entry)
+    ranges = []
+    stacks = _stack_pages(criu, images)
+    for vma in memory.vmas:
+        private = vma.flags & (_MAP_PRIVATE | _MAP_ANONYMOUS) == _MAP_PRIVATE | _MAP_ANONYMOUS
+        if not private or vma.flags & (_MAP_LOCKED | _MAP_HUGETLB):
+            continue
+        if not vma.status & _ANON_PRIVATE or vma.status & _SPECIAL:
+            continue
+        begin = vma.start
+        for page in stacks:
+            if vma.start <= page < vma.end:
+                ranges.append((begin, page))
+                begin = page + PAGE_BYTES
+        ranges.append((begin, vma.end))
+    found = np.array([pair for pair in ranges if pair[0] < pair[1]], np.uint64)
+    return found.reshape(-1, 2)
+
+
+def _stack_pages(criu: Criu, images: Path) -> list[int]:
+    """The pages that some thread's stack pointer is in; another process's cost nothing."""
+    message = image_messages(criu, "core").core_entry
+    pages = set()
+    for path in images.glob("core-*.img"):
+        for core in image_entries(path, message):
+            for machine in ("thread_info", "ti_aarch64"):
+                if core.HasField(machine):
+                    pages.add(getattr(core, machine).gpregs.sp // PAGE_BYTES * PAGE_BYTES)
+    return sorted(pages)
