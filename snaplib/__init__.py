@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from snaplib.store import Snapshot, Store
     from snaplib.supervise import Supervisor
     from snaplib.task import Member, Task
+    from snaplib.warm import WarmCopy
 
 __all__ = [
     "Event",
@@ -33,6 +34,7 @@ __all__ = [
     "Supervisor",
     "Task",
     "Trace",
+    "WarmCopy",
     "Watch",
     "__version__",
     "dump",
@@ -61,6 +63,7 @@ _HOMES = {
     "Supervisor": "snaplib.supervise",
     "Task": "snaplib.task",
     "Trace": "snaplib.observe",
+    "WarmCopy": "snaplib.warm",
     "Watch": "snaplib.observe",
     "dump": "snaplib.checkpoint",
     "forecast": "snaplib.history",

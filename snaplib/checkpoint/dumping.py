@@ -33,8 +33,10 @@ from snaplib.checkpoint.noting import (
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
+from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import (
+    PARENT_NAMES,
     Criu,
     CriuError,
     Notification,
@@ -46,6 +48,7 @@ from snaplib.criu import (
 )
 from snaplib.errors import (
     CannotDump,
+    CriuFailure,
     DeadlineExceeded,
     DumpFailed,
     RootRequired,
@@ -58,6 +61,8 @@ from snaplib.planning import Plan
 from snaplib.runtime import scratch_dir
 from snaplib.store import PageLogOptions, Snapshot, SnapshotWriter, Store
 from snaplib.task import Member, Task
+from snaplib.track import CannotTrack
+from snaplib.warm import CopyFailed, WarmCopy
 
 if TYPE_CHECKING:
     from snaplib.observe import Watch
@@ -72,6 +77,8 @@ _LOG = "dump.log"
 #: How much of the deadline the standard streams' readers get to take what is under way.
 _DRAIN_SHARE = 0.1
 _DRAIN_MAX_S = 5.0
+#: What makes a dump with copies fail and says nothing against one without.  Not when time is up, or the store failed.
+_NOT_TRACKED = (CopyFailed, CannotTrack, CriuFailure)
 #: How long CRIU may take to end once it has answered.
 _CRIU_END_S = 30.0
 
@@ -87,6 +94,7 @@ def dump(
     deadline_s: float | Deadline = 120.0,
     tcp: str = "established",
     skip_preflight: bool = False,
+    warm: WarmCopy | None = None,
     progress: Progress | None = None,
     plan: Plan | Forecast | None = None,
     watch: Watch | None = None,
@@ -102,6 +110,9 @@ def dump(
             off, while the dump is under way.
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
         skip_preflight: Whether to try even what preflight says must fail.
+        warm: What was copied ahead, of this task and into this store: only what has changed since is taken now.  If
+            that turns out not to be possible, all of it is taken, in the same time.  When the task runs on, the next
+            dump with the same copies is incremental to this one.
         progress: Called with a stage and the bytes of pages so far.
         plan: What is expected of this dump; it is kept with the snapshot, beside what came of it, and a plan says
             how hard to compress.
@@ -131,38 +142,80 @@ def dump(
         wait_for_memory(task.session.folder, deadline.left_s)
     promise = promise_of(plan, deadline.seconds) or promise_from(watch, store, deadline.seconds)
     work = measure_work(task)
-    with (
-        store.begin(key or task.key, _page_log_options(plan)) as writer,
-        scratch_dir("dump") as images,
-    ):
-        taken = _Dump(
-            task=task,
-            store=store,
-            writer=writer,
-            images=images,
-            criu=criu,
-            leave_running=leave_running,
-            deadline=deadline,
-            tcp=tcp,
-            progress=progress or (lambda _stage, _bytes: None),
-            promise=promise,
-            stopwatch=stopwatch,
-        )
-        snapshot = taken.take()
-        note(
-            task,
-            store,
-            snapshot,
-            work=work,
-            stopwatch=stopwatch,
-            codec=writer.pages.codec_figures,
-            sent_bytes=taken.page_server.page_bytes,
+    common: dict[str, Any] = {
+        "task": task,
+        "store": store,
+        "criu": criu,
+        "leave_running": leave_running,
+        "deadline": deadline,
+        "tcp": tcp,
+        "progress": progress or (lambda _stage, _bytes: None),
+        "promise": promise,
+        "stopwatch": stopwatch,
+    }
+    taken = None
+    reason = ""
+    if warm is not None and warm.ready:
+        try:
+            taken = _tracked(warm, **common)
+        except DeadlineExceeded:
+            raise
+        except _NOT_TRACKED as error:
+            # The task runs on, and there is time: take everything.
+            reason = str(error)
+            common["progress"]("full", 0)
+    if taken is None:
+        with (
+            store.begin(key or task.key, _page_log_options(plan)) as writer,
+            scratch_dir("dump") as images,
+        ):
+            taken = _Dump(**common, writer=writer, images=images, full_because=reason)
+            taken.take()
+    snapshot = taken.snapshot
+    note(
+        task,
+        store,
+        snapshot,
+        work=attrs.evolve(
+            work,
+            sent_bytes=taken.taken_bytes,
             runs=taken.page_server.runs,
-            before=before,
-            promise=promise,
-            wall_s=wall_s,
-        )
-        return snapshot
+            incremental=taken.tracked is not None,
+        ),
+        stopwatch=stopwatch,
+        codec=taken.writer.pages.codec_figures,
+        before=before,
+        promise=promise,
+        wall_s=wall_s,
+    )
+    return snapshot
+
+
+def _tracked(warm: WarmCopy, *, criu: Criu, leave_running: bool, **common: Any) -> _Dump:
+    """Take what has changed since the copies were made."""
+    try:
+        tracked = TrackedDump.prepare(warm, criu)
+        with scratch_dir("dump") as images:
+            taken = _Dump(
+                **common,
+                criu=criu,
+                leave_running=leave_running,
+                writer=tracked.writer,
+                images=images,
+                tracked=tracked,
+            )
+            taken.take()
+    except DeadlineExceeded:
+        warm.failed()
+        raise
+    except BaseException:
+        warm.give_up()
+        raise
+    if leave_running:
+        warm.committed()
+    else:
+        warm.close()
+    return taken
 
 
 def _page_log_options(plan: Plan | Forecast | None) -> PageLogOptions | None:
@@ -197,6 +250,8 @@ class _Dump:
     progress: Progress
     promise: Promise | None
     stopwatch: Stopwatch
+    tracked: TrackedDump | None = None
+    full_because: str = ""
 
     _started: float = attrs.field(factory=time.monotonic, init=False)
     _frozen_at: float | None = attrs.field(default=None, init=False)
@@ -214,16 +269,36 @@ class _Dump:
         """What received the pages."""
         return self._server
 
-    def take(self) -> Snapshot:
-        """Run CRIU and return the committed snapshot."""
+    @property
+    def snapshot(self) -> Snapshot:
+        """What came of it."""
+        assert self._snapshot is not None
+        return self._snapshot
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of pages that were taken now, and not copied ahead."""
+        return self.tracked.taken_bytes if self.tracked else self._server.page_bytes
+
+    def take(self) -> None:
+        """Run CRIU and commit the snapshot."""
         session = self.task.session
         with contextlib.ExitStack() as stack:
-            self._server = PageServer(self.writer.pages)
+            tracked = self.tracked
+            self._server = PageServer(
+                tracked.sink if tracked else self.writer.pages,
+                has_parent=tracked is not None and tracked.leaves_out,
+            )
             stack.callback(self._server.close)
             self._server.start()
             page_fd = self._server.criu_end.fileno()
             enter = session.enter_prefix() if session else []
-            self._swrk = Swrk(self.criu, enter=enter, pass_fds=[page_fd])
+            self._swrk = Swrk(
+                self.criu,
+                enter=enter,
+                pass_fds=[page_fd],
+                environment=tracked.environment if tracked else None,
+            )
             self._server.criu_end.close()
             if session:
                 session.hold()
@@ -246,8 +321,6 @@ class _Dump:
                 self._commit()
             else:
                 remove_empty_lock(self.images)
-        assert self._snapshot is not None
-        return self._snapshot
 
     def _end_was_reached(self) -> bool:
         """Whether CRIU had begun to end the task when something went wrong: then the snapshot is what is left of it.
@@ -290,6 +363,8 @@ class _Dump:
         opts.tcp_close = self.tcp == "close"
         if session:
             opts.external.extend(session.streams().external())
+        if self.tracked:
+            self.tracked.ask(opts, self.images)
         return request
 
     def _converse(self, request: Any) -> None:
@@ -313,6 +388,8 @@ class _Dump:
 
     def _when_frozen(self) -> None:
         self.progress("frozen", 0)
+        if self.tracked:
+            self.tracked.frozen()
         self._members = self.task.members()
         self._description = {
             "task": describe_task(self.task),
@@ -323,6 +400,8 @@ class _Dump:
         """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
         # CRIU has closed its side by now; nothing is left but to read our own last lines.
         self._server.finish(timeout_s=_CRIU_END_S)
+        if self.tracked:
+            self.tracked.complete(timeout_s=self.deadline.left_s)
         write_empty_images(self.images, self._server.empty)
         self.stopwatch.received_s = time.monotonic()
         self.stopwatch.receiving_s = self._server.receiving_s
@@ -347,10 +426,7 @@ class _Dump:
         frozen_at = self._frozen_at if self._frozen_at is not None else now
         self._snapshot = self.writer.commit(
             **self._description,
-            extra={
-                "shell_job": self._is_shell_job,
-                **({"forecast": promise_json(self.promise)} if self.promise else {}),
-            },
+            extra=self._extra(),
             timings={
                 "before_freeze_s": frozen_at - self._started,
                 "frozen_s": now - frozen_at,
@@ -361,6 +437,16 @@ class _Dump:
         )
         self.stopwatch.durable_s = time.monotonic()
         self.progress("committed", self._server.page_bytes)
+
+    def _extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {"shell_job": self._is_shell_job}
+        if self.promise:
+            extra["forecast"] = promise_json(self.promise)
+        if self.tracked:
+            extra["warm"] = self.tracked.figures()
+        if self.full_because:
+            extra["full_because"] = self.full_because
+        return extra
 
     def _too_late(self) -> DeadlineExceeded:
         if self.deadline.called_off:
@@ -394,4 +480,6 @@ class _Dump:
 
 
 def _is_no_image(path: PurePosixPath) -> bool:
+    if path.parts[0] in PARENT_NAMES:
+        return True
     return path.name == _LOG or path.name.startswith("stats-")

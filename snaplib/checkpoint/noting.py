@@ -152,8 +152,6 @@ def note(
     work: Work,
     stopwatch: Stopwatch,
     codec: CodecFigures,
-    sent_bytes: int,
-    runs: int,
     before: Throughput,
     promise: Promise | None,
     wall_s: float,
@@ -164,11 +162,9 @@ def note(
         task: What was dumped.
         store: Where to.
         snapshot: What came of it.
-        work: What it had to do.
+        work: What it had to do; its ratio is that of the codec.
         stopwatch: When its phases began.
         codec: What the codec did.
-        sent_bytes: Bytes of pages that CRIU sent.
-        runs: In how many places they were.
         before: What the store had measured before it.
         promise: What had been forecast.
         wall_s: When it began, in seconds since the epoch.
@@ -189,14 +185,11 @@ def note(
         store=store_identity(store),
         program=_program(task) if calibration is None else calibration,
         work=attrs.evolve(
-            work,
-            sent_bytes=sent_bytes,
-            runs=runs,
-            ratio=codec.stored_bytes / codec.raw_bytes if codec.raw_bytes else None,
-            incremental=snapshot.kind == "incremental",
+            work, ratio=codec.stored_bytes / codec.raw_bytes if codec.raw_bytes else None
         ),
         phases=phases,
-        stored_bytes=snapshot.stored_bytes,
+        # What was copied ahead was stored before.
+        stored_bytes=went if work.incremental and went > 0 else snapshot.stored_bytes,
         rates=Rates(
             codec_bytes_s=codec.raw_bytes / codec.busy_s if codec.busy_s > 0 else None,
             codec_threads=codec.threads,

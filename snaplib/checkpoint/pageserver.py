@@ -27,6 +27,9 @@ _HEADER = struct.Struct("<IIQQQ")
 _ADD, _HOLE, _OPEN, _OPEN2, _PARENT, _ADD_F = 1, 2, 3, 4, 5, 6
 _CLOSE, _FORCE_CLOSE = 0x1023, 0x1024
 
+#: The kind of a destination that is a process's memory.
+_TASK = 1
+
 #: What the kernel may hold between CRIU and us; CRIU splices page references, so this costs no copy.
 _SOCKET_BUFFER_BYTES = 4 << 20
 #: Not in Python's socket module (Linux: include/uapi/asm-generic/socket.h).
@@ -144,9 +147,9 @@ class PageServer:
             if command in (_OPEN, _OPEN2):
                 self.empty.add(space)
             if command == _OPEN2:
-                self._ours.sendall(bytes([self._has_parent]))
+                self._ours.sendall(bytes([self._parent_has(destination)]))
             elif command == _PARENT:
-                self._ours.sendall(struct.pack("<i", self._has_parent))
+                self._ours.sendall(struct.pack("<i", self._parent_has(destination)))
             elif command in (_ADD, _HOLE, _ADD_F):
                 if command != _ADD_F:
                     flags = PE_PRESENT if command == _ADD else PE_PARENT
@@ -162,6 +165,10 @@ class PageServer:
                     self._sink.hole(space, vaddr, pages, flags)
             elif command != _OPEN:
                 raise ValueError(f"CRIU sent page-server command {command:#x}, which is not known")
+
+    def _parent_has(self, destination: int) -> bool:
+        # Of shared memory CRIU would call pages unchanged that nobody has asked about.
+        return self._has_parent and destination & 0xFF == _TASK
 
     def _receive_pages(self, count: int) -> bool:
         while count:

@@ -7,18 +7,25 @@ that several can copy at the same time.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from snaplib.errors import UsageError
 from snaplib.store.index import PAGE_BYTES
 from snaplib.store.places import PLACE_SHIFT, Places
+from snaplib.store.runs import RunSet
 
 if TYPE_CHECKING:
     from snaplib.store.framewriter import FrameWriter
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Read"]
+
+#: Reads pages, given by their numbers, into a room that is as large as all of them, one behind the
+#: other; returns which it could read, in the same order.
+Read = Callable[[memoryview, RunSet], RunSet]
 
 
 class Feed:
@@ -95,6 +102,49 @@ class Feed:
             if self._fill == self._frames.frame_bytes:
                 self._send()
 
+    def gather(self, pages: RunSet, read: Read, stopped: Callable[[], bool]) -> RunSet:
+        """Take pages that somebody reads for us, a frame's worth at a time.
+
+        Args:
+            pages: Which, by their numbers.
+            read: Reads some of them into a room, one behind the other; returns which it could read.
+            stopped: Asked before each frame, and while there is no room for one, whether to stop.
+
+        Returns:
+            The pages that were tried: all, unless it was told to stop.
+
+        Raises:
+            StoreError: What was given before could not be stored.
+        """
+        if self._owed:
+            raise UsageError(f"{self._owed} bytes of the run before are missing")
+        ends = np.cumsum(pages.ends - pages.begins)
+        total = int(ends[-1]) if len(ends) else 0
+        done = 0
+        while done < total and not stopped() and self._have_buffer(stopped):
+            assert self._buffer is not None
+            room = self._buffer[self._fill :]
+            some = _slice(pages, ends, done, min(total, done + len(room) // PAGE_BYTES))
+            got = read(room[: some.pages * PAGE_BYTES], some)
+            counts = got.ends - got.begins
+            first = self._fill // PAGE_BYTES
+            places = np.uint64((self._number << PLACE_SHIFT) + first) + np.cumsum(counts) - counts
+            self._rows.frombytes(np.column_stack((got.begins, counts, places)).tobytes())
+            self._fill += got.pages * PAGE_BYTES
+            self._row_fill = self._fill
+            done += some.pages
+            if self._fill == self._frames.frame_bytes:
+                self._send()
+        return _slice(pages, ends, 0, done)
+
+    def _have_buffer(self, stopped: Callable[[], bool]) -> bool:
+        if self._buffer is None:
+            acquired = self._frames.try_acquire(stopped)
+            if acquired is None:
+                return False
+            self._number, self._buffer = acquired
+        return True
+
     def _end_row(self) -> None:
         first, after = self._row_fill // PAGE_BYTES, self._fill // PAGE_BYTES
         if after > first:
@@ -108,13 +158,6 @@ class Feed:
             fill, self._fill = self._fill, 0
             self._row_fill = 0
             self._frames.submit(self._number, buffer, fill)
-
-    def skip(self) -> None:
-        """Do without the rest of the last run: only its whole pages that have come count."""
-        self._end_row()
-        # A page that came in part is not in any row, and its room is used again.
-        self._fill = self._row_fill = self._fill // PAGE_BYTES * PAGE_BYTES
-        self._owed = 0
 
     def flush(self) -> Places:
         """Have what is left stored; return where everything is that came since the last flush.
@@ -135,3 +178,16 @@ class Feed:
         if self._buffer is not None:
             buffer, self._buffer = self._buffer, None
             self._frames.give_back(buffer)
+
+
+def _slice(pages: RunSet, ends: npt.NDArray[np.uint64], first: int, after: int) -> RunSet:
+    """Return some pages of a set, given by their places in it; ends are the places of run ends."""
+    if first >= after:
+        return RunSet(pages.begins[:0], pages.ends[:0])
+    low = int(np.searchsorted(ends, first, "right"))
+    high = int(np.searchsorted(ends, after, "left")) + 1
+    begins, stops = pages.begins[low:high].copy(), pages.ends[low:high].copy()
+    lengths = pages.ends[low] - pages.begins[low]
+    begins[0] += np.uint64(first) - (ends[low] - lengths)
+    stops[-1] -= ends[high - 1] - np.uint64(after)
+    return RunSet(begins, stops)

@@ -26,6 +26,9 @@ from snaplib.store.places import PLACE_SHIFT
 from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+if TYPE_CHECKING:
     pass
 
 __all__ = ["FrameWriter", "PageLogOptions"]
@@ -36,6 +39,8 @@ _WRITERS = 2
 _MOST_WRITING = 4
 #: How many threads may be filling a frame at the same time.
 _FILLING = 3
+#: How often who waits for a buffer is asked whether to go on.
+_ASK_EVERY_S = 0.02
 
 _Row = tuple[int, int, int, int, int, int]
 
@@ -137,6 +142,19 @@ class FrameWriter:
             self.check()
             self._rows.append(None)
             return len(self._before) + len(self._rows) - 1, self._free.pop()
+
+    def try_acquire(self, stopped: Callable[[], bool]) -> tuple[int, memoryview] | None:
+        """Do as `acquire`, but stop waiting when told; None if so.
+
+        Args:
+            stopped: Asked now and then whether to stop waiting; it must return at once.
+        """
+        with self._done:
+            while not self._free and self._failure is None:
+                if stopped():
+                    return None
+                self._done.wait(_ASK_EVERY_S)
+            return self.acquire()
 
     def give_back(self, buffer: memoryview) -> None:
         """Take a buffer that will not be filled; its frame stays empty."""

@@ -139,6 +139,16 @@ class PageLogWriter:
                 self._spaces.append(space)
         return (known << _SPACE_SHIFT) + number
 
+    def pages_of(self, space: Space) -> RunSet:
+        """Return the numbers of all pages that a space can have."""
+        first = self.page_number(space, 0)
+        return RunSet.of([first], [first + (1 << _SPACE_SHIFT)])
+
+    def spaces(self) -> tuple[Space, ...]:
+        """Return the spaces that pages have been numbered of."""
+        with self._lock:
+            return tuple(self._spaces)
+
     def located(self, number: int) -> tuple[Space, int]:
         """Return the space and the address of a page, given its number."""
         space, page = divmod(number, 1 << _SPACE_SHIFT)
@@ -157,6 +167,11 @@ class PageLogWriter:
         feed = Feed(self._frames)
         self._feeds.append(feed)
         return feed
+
+    def release(self, feed: Feed) -> None:
+        """Close a feed; what came through it and was not taken is lost."""
+        feed.close()
+        self._feeds.remove(feed)
 
     def take(self, feed: Feed) -> RunSet:
         """Lay what came through a feed over what the log has.
@@ -189,6 +204,19 @@ class PageLogWriter:
 
     def _declared_rows(self) -> npt.NDArray[np.uint64]:
         return np.array(self._declared, np.uint64).reshape(-1, 3)
+
+    def missing(self) -> RunSet:
+        """Return the numbers of the pages that have been declared and are not in the log; all that
+        came with declarations is taken in before."""
+        self.take(self._feed)
+        return self.declared() - self.covered()
+
+    def retract(self) -> None:
+        """Take back what has been declared; the copies stay."""
+        self.release(self._feed)
+        self._feed = self.feed()
+        self._declared = array("Q")
+        self._pages = 0
 
     def drain(self) -> None:
         """Wait until everything that came is stored; the segments are not durable yet.

@@ -28,6 +28,7 @@ class _Segment:
     writing: int = 0
     is_full: bool = False
     is_durable: bool = False
+    is_gone: bool = False
 
 
 class SegmentWriter:
@@ -92,6 +93,22 @@ class SegmentWriter:
         with self._lock:
             return [segment.size_bytes for segment in self._segments]
 
+    def drop(self, unwanted: Collection[int]) -> None:
+        """Delete full segments of which nothing is needed any more.
+
+        Args:
+            unwanted: The numbers that they are known by; those of others are passed over.
+        """
+        for number, segment in enumerate(self._segments, self._first):
+            if number in unwanted and segment.is_durable and not segment.is_gone:
+                segment.is_gone = True
+                segment.writer.abort()
+
+    def full(self) -> list[bool]:
+        """Return of each segment whether it is complete."""
+        with self._lock:
+            return [segment.is_durable for segment in self._segments]
+
     def commit(self, wanted: Collection[int]) -> None:
         """Make segments durable, and forget the others; nobody may append any more.
 
@@ -100,11 +117,13 @@ class SegmentWriter:
         """
         for number, segment in enumerate(self._segments, self._first):
             if number not in wanted:
-                segment.writer.abort()
+                if not segment.is_gone:
+                    segment.writer.abort()
             elif not segment.is_durable:
                 segment.writer.commit()
 
     def abort(self) -> None:
         """Close and forget all segments."""
         for segment in self._segments:
-            segment.writer.abort()
+            if not segment.is_gone:
+                segment.writer.abort()

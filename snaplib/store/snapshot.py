@@ -21,6 +21,7 @@ from snaplib.store.index_format import index_to_bytes
 from snaplib.store.manifest import Segment, Snapshot, StoredObject
 from snaplib.store.objectio import HashingWriter
 from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
+from snaplib.store.runs import RunSet
 from snaplib.store.segments import SegmentWriter
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["Parent", "SnapshotWriter"]
 
 _COPY_BYTES = 1 << 20
+
+#: A segment of which a smaller share is needed is given up.
+_LEAST_LIVE = 0.4
+#: More segments than this are not kept for one snapshot.
+_MOST_SEGMENTS = 96
 
 
 @attrs.frozen(eq=False)
@@ -121,6 +127,11 @@ class SnapshotWriter:
 
     def __exit__(self, *_exception: object) -> None:
         self.abort()
+
+    @property
+    def open(self) -> bool:
+        """Whether it is neither committed nor aborted."""
+        return self._open
 
     def _create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
         return self._backend.create(names.object_name(self.id, name), bulk=bulk)
@@ -260,6 +271,33 @@ class SnapshotWriter:
             Segment(self.id, names.segment(number), size)
             for number, size in enumerate(self._segments.sizes())
         )
+
+    def worn_out(self) -> RunSet:
+        """Return the numbers of pages that should be copied anew, so that their segments can go:
+        segments of which little is needed, and the smallest where there are very many."""
+        segments = self._all_segments()
+        live = self.pages.live_bytes(len(segments))
+        sizes = np.array([segment.size_bytes for segment in segments], np.float64)
+        complete = np.array([True] * len(self._inherited) + self._segments.full(), np.bool_)
+        self._segments.drop(np.flatnonzero(complete & (live == 0)).tolist())
+        chosen = complete & (live > 0) & (live < _LEAST_LIVE * sizes)
+        rest = np.flatnonzero(complete & (live > 0) & ~chosen)
+        if len(rest) > _MOST_SEGMENTS:
+            fewest = rest[np.argsort(live[rest], kind="stable")]
+            chosen[fewest[: len(rest) - _MOST_SEGMENTS * 3 // 4]] = True
+        return self.pages.pages_in(np.flatnonzero(chosen).tolist())
+
+    def prepare(self) -> None:
+        """Have everything ready for the last pages, of which a task waits for the end."""
+        self.pages.set_background(background=False)
+        self._segments.prepare()
+
+    def retract(self) -> None:
+        """Take back everything but the pages that have been copied ahead."""
+        self.pages.retract()
+        for name in list(self._objects):
+            del self._objects[name]
+            self._backend.delete(names.object_name(self.id, name))
 
     def as_parent(self) -> Parent:
         """Return what the next snapshot can be incremental to, once this one is committed."""

@@ -1,0 +1,115 @@
+"""The last copies, of what has changed since the last round, while the task stands still.
+
+CRIU takes its time with what it has to find out about the task; meanwhile the changed pages are
+copied here.  CRIU is told that it need not send any page that the log has or is about to have.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from snaplib.store import PAGE_BYTES
+from snaplib.warm.copier import copy_pages
+from snaplib.warm.records import CopyFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from snaplib.kernel import ProcFs
+    from snaplib.store import PageLogWriter, RunSet, Space
+
+__all__ = ["FinalCopy"]
+
+
+class FinalCopy:
+    """Copies what is left, in a thread of its own.
+
+    Args:
+        log: Where to.
+        procfs: Where the processes are seen.
+        pids: The pid of each process as seen there, by that in its own PID namespace.
+        left: The pages to copy, by their numbers in the log.
+
+    Attributes:
+        left: Those pages.
+        known: All pages that the log has, or will have.
+    """
+
+    def __init__(
+        self, log: PageLogWriter, procfs: ProcFs, pids: Mapping[int, int], left: RunSet
+    ) -> None:
+        self.left = left
+        self.known = log.covered() | left
+        self._log = log
+        self._procfs = procfs
+        self._pids = pids
+        self._tried = left - left
+        self._failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._copy, name="snaplib-final")
+        self._thread.start()
+
+    def _copy(self) -> None:
+        try:
+            self._tried = copy_pages(
+                self._log, self._procfs, self._pids, self.left, stopped=self._stop.is_set
+            )
+        except BaseException as error:  # noqa: BLE001 - raised again by finish()
+            self._failure = error
+
+    def parts(self, space: Space, vaddr: int, pages: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield the parts of a run of pages: address, pages, and whether they are known."""
+        first = self._log.page_number(space, vaddr, pages)
+        low = int(np.searchsorted(self.known.ends, np.uint64(first), "right"))
+        high = int(np.searchsorted(self.known.begins, np.uint64(first + pages), "left"))
+        at = first
+        for begin, end in zip(
+            self.known.begins[low:high].tolist(), self.known.ends[low:high].tolist(), strict=True
+        ):
+            if begin > at:
+                yield vaddr + (at - first) * PAGE_BYTES, begin - at, False
+                at = begin
+            after = min(end, first + pages)
+            yield vaddr + (at - first) * PAGE_BYTES, after - at, True
+            at = after
+        if at < first + pages:
+            yield vaddr + (at - first) * PAGE_BYTES, first + pages - at, False
+
+    def finish(self, timeout_s: float) -> int:
+        """Wait for the copies, and copy what turned out to be missing; the task still stands still.
+
+        Args:
+            timeout_s: How long to wait.
+
+        Returns:
+            How many pages were missing.
+
+        Raises:
+            CopyFailed: Some could not be copied.
+            StoreError: They could not be stored.
+        """
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise CopyFailed(f"the last pages were not copied within {timeout_s:g} s")
+        if self._failure is not None:
+            raise self._failure
+        missing = self._log.missing()
+        if missing.pages:
+            copy_pages(self._log, self._procfs, self._pids, missing, stopped=self._stop.is_set)
+            lost = self._log.missing()
+            if lost.pages:
+                space, vaddr = self._log.located(int(lost.begins[0]))
+                raise CopyFailed(
+                    f"{lost.pages} pages are neither in the copy nor can they be read, the first "
+                    f"at {vaddr:#x} of process {space.id}"
+                )
+        return missing.pages
+
+    def end(self) -> RunSet:
+        """Stop, and return the pages that were not copied: they are still to be."""
+        self._stop.set()
+        self._thread.join()
+        return self.left - self._tried

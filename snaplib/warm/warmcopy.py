@@ -1,0 +1,281 @@
+"""A copy of a task's memory, kept up to date in rounds while the task runs.
+
+A round lets the task stand still for a millisecond or two, to learn which pages have changed and to
+have their next change seen; then they are read while the task runs on.  What it changes while they
+are read is in the next round.  So a page in the log is as it is in the task, or is reported as
+changed by the next look.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from snaplib.errors import NoSuchSnapshot, StoreError, TaskEnded
+from snaplib.store import PAGE_BYTES, RunSet
+from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, open_tracker
+from snaplib.warm.copier import copy_pages, task_space
+from snaplib.warm.finalcopy import FinalCopy
+from snaplib.warm.pace import Pace
+from snaplib.warm.records import Round
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from snaplib.store import PageLogOptions, Parent, SnapshotWriter, Store
+    from snaplib.task import Task
+    from snaplib.track import DirtyScan, ProcessScan, Tracker
+
+__all__ = ["WarmCopy"]
+
+#: `snaplib.kernel.pagemap.Category.PFNZERO`: a page that only reads as zeros.
+_ZERO = np.uint16(1 << 5)
+_NOTHING = RunSet.of([], [])
+
+
+class WarmCopy:
+    """Keeps a copy of a task's memory in a store; `close` it, or use it as a context manager.
+
+    Give it to `snaplib.dump`, which then only has to take what has changed since.  One thread at a
+    time may use it.
+
+    Args:
+        task: What to copy.
+        store: Where to.
+        key: What its snapshots are found by; the task's own by default.
+        pace: How fast to copy; as fast as possible by default.
+        options: How to write pages.
+        open_tracker: Makes what tells which pages changed.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        store: Store,
+        *,
+        key: str | None = None,
+        pace: Pace | None = None,
+        options: PageLogOptions | None = None,
+        open_tracker: Callable[[Task], Tracker] = open_tracker,
+    ) -> None:
+        self.task = task
+        self.store = store
+        self.key = key or task.key
+        self._pace = pace or Pace()
+        self._options = options
+        self._open_tracker = open_tracker
+        self._tracker: Tracker | None = None
+        self._writer: SnapshotWriter | None = None
+        self._parent: Parent | None = None
+        self._final: FinalCopy | None = None
+        #: Pages that have changed and are not copied yet, by their numbers in the log.
+        self._owed = _NOTHING
+        #: Whether the pages in the log that are not owed are known to be up to date.
+        self._looked = False
+        self._rounds = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def basis(self) -> Basis | None:
+        """What is known about changes rests on this; None before the first round."""
+        return self._tracker.basis if self._tracker is not None else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a copy that a dump can build upon."""
+        return self._looked
+
+    @property
+    def writer(self) -> SnapshotWriter:
+        """The snapshot that the copies are of, not committed yet."""
+        if self._writer is None:
+            self._writer = self._begin()
+            self._writer.pages.set_background(background=True)
+        return self._writer
+
+    def _begin(self) -> SnapshotWriter:
+        if self._parent is not None:
+            try:
+                return self.store.begin(self.key, self._options, parent=self._parent)
+            except NoSuchSnapshot:
+                # Removed meanwhile, and its pages with it.
+                self.give_up()
+        return self.store.begin(self.key, self._options)
+
+    def copy(self, stop: threading.Event | None = None) -> Round:
+        """Copy what has changed since the last round; the first copies everything.
+
+        Args:
+            stop: Once it is set this returns within some 50 ms.
+
+        Raises:
+            CannotTrack: Nothing tells which pages of this task change.
+            TaskEnded: The task has ended.
+            StoreError: The store failed; the next round begins anew.
+        """
+        stop = stop or threading.Event()
+        began_s = time.monotonic()
+        try:
+            log = self.writer.pages
+            tracker = self._tracked()
+            self._pace.begin()
+            pids = self._pids()
+            scan = tracker.scan(still=True)
+            changed = self._note(scan, pids)
+            # A device may still be filling pages unless all has stood still for a moment.
+            tried = self._copy(pids, stop) if scan.still else _NOTHING
+            self._owed -= tried
+            log.drain()
+        except (StoreError, TaskEnded):
+            self.give_up()
+            raise
+        self._rounds += 1
+        return Round(
+            number=self._rounds,
+            changed_pages=changed,
+            copied_pages=tried.pages,
+            left_pages=self._owed.pages,
+            log_pages=log.covered().pages,
+            frozen_s=scan.frozen_s,
+            duration_s=time.monotonic() - began_s,
+        )
+
+    def _tracked(self) -> Tracker:
+        if self._tracker is None:
+            tracker = self._open_tracker(self.task)
+            if tracker.basis is Basis.NONE:
+                tracker.close()
+                # Of one that has just ended nobody can tell anything either.
+                self.task.members()
+                raise CannotTrack(
+                    "nothing tells which pages of this task change: " + "; ".join(tracker.reasons)
+                )
+            self._tracker = tracker
+        return self._tracker
+
+    def _pids(self) -> dict[int, int]:
+        return {member.ns_pid: member.pid for member in self.task.members()}
+
+    def _copy(self, pids: dict[int, int], stop: threading.Event) -> RunSet:
+        log = self.writer.pages
+        worn_out = self.writer.worn_out()
+        log.forget(worn_out)
+        self._owed |= worn_out
+
+        def pause(copied_bytes: int) -> None:
+            stop.wait(self._pace.pause_s(copied_bytes))
+
+        return copy_pages(
+            log, self.task.procfs, pids, self._owed, stopped=stop.is_set, copied=pause
+        )
+
+    def _note(self, scan: DirtyScan, pids: dict[int, int]) -> int:
+        """Forget the copies of pages that have changed, and note that they are to be copied."""
+        log = self.writer.pages
+        ns_pids = {pid: ns_pid for ns_pid, pid in pids.items()}
+        forgotten, solid = _NOTHING, _NOTHING
+        known = set()
+        for process in scan.processes:
+            ns_pid = ns_pids.get(process.pid)
+            if ns_pid is None:
+                continue
+            space = task_space(ns_pid)
+            if process.complete:
+                known.add(space)
+            changed, with_content = _numbers(process, log.page_number(space, 0))
+            forgotten |= changed
+            solid |= with_content
+        for space in log.spaces():
+            if space not in known:
+                # It has ended, or nothing is known of it; shared memory comes with each dump anew.
+                forgotten |= log.pages_of(space)
+        log.forget(forgotten)
+        self._owed = (self._owed - forgotten) | solid
+        self._looked = True
+        return solid.pages
+
+    def prepare(self) -> SnapshotWriter:
+        """Have everything ready for the last copies; returns the snapshot they are going to be of.
+
+        Raises:
+            StoreError: The store cannot be written to.
+        """
+        writer = self.writer
+        writer.prepare()
+        return writer
+
+    def freeze(self) -> FinalCopy:
+        """Begin the last copies of a snapshot, while somebody else holds the task still.
+
+        Raises:
+            TaskEnded: The task has ended.
+        """
+        tracker, pids = self._tracked(), self._pids()
+        self._note(tracker.scan(frozen_by_caller=True), pids)
+        self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, self._owed)
+        return self._final
+
+    def committed(self) -> None:
+        """Say that the snapshot has been committed, and the task runs on."""
+        assert self._writer is not None
+        self._end_final()
+        self._parent = self._writer.as_parent()
+        self._writer = None
+        self._rounds = 0
+
+    def failed(self) -> None:
+        """Say that a dump failed, and the task runs on: the copies are as good as before."""
+        try:
+            self._end_final()
+            if self._writer is not None and self._writer.open:
+                self._writer.retract()
+                self._writer.pages.set_background(background=True)
+            else:
+                self.give_up()
+        except StoreError:
+            self.give_up()
+
+    def _end_final(self) -> None:
+        final, self._final = self._final, None
+        if final is not None:
+            self._owed = final.end()
+
+    def give_up(self) -> None:
+        """Forget everything; the next round begins anew."""
+        try:
+            if self._final is not None:
+                self._final.end()
+                self._final = None
+            if self._writer is not None:
+                self._writer.abort()
+        finally:
+            self._writer = None
+            self._parent = None
+            self._owed = _NOTHING
+            self._looked = False
+            self._rounds = 0
+            if self._tracker is not None:
+                self._tracker.close()
+                self._tracker = None
+
+    def close(self) -> None:
+        """Let go of the task, and of a copy that is not part of a snapshot; may be called again."""
+        self.give_up()
+
+
+def _numbers(process: ProcessScan, base: int) -> tuple[RunSet, RunSet]:
+    """Return the numbers of the private pages that may have changed, and of those with content."""
+    runs = process.dirty
+    runs = runs[(runs["kind"] == MemoryKind.PRIVATE) | (runs["kind"] == MemoryKind.PRIVATE_FILE)]
+    begins = np.uint64(base) + runs["start"] // np.uint64(PAGE_BYTES)
+    ends = begins + runs["pages"]
+    empty = (runs["state"] & _ZERO != 0) & (runs["why"] == Unknown.KNOWN)
+    return RunSet.of(begins, ends), RunSet.of(begins[~empty], ends[~empty])

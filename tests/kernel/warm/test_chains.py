@@ -1,0 +1,94 @@
+"""Dumps that build upon copies made ahead: every restored page is right, and only changes are taken."""
+
+from __future__ import annotations
+
+import pytest
+
+import snaplib
+from snaplib.checkpoint import tracked
+from snaplib.errors import ShimUnusable
+from snaplib.store import PAGE_BYTES, RunSet
+
+pytestmark = pytest.mark.require("all", "write_protect")
+
+
+def test_a_chain_of_a_tree(trees, store, copying) -> None:
+    """Each snapshot of a running tree, and the last, which ends it, is as the memory was."""
+    task = trees.start(children=2)
+    warm = copying(task)
+    taken = []
+    for _ in range(3):
+        warm.copy()
+        warm.copy()
+        taken.append(snaplib.dump(task, store, leave_running=True, warm=warm))
+    # At once: what changes between two dumps is in the second.
+    taken.append(snaplib.dump(task, store, leave_running=True, warm=warm))
+    taken.append(snaplib.dump(task, store, warm=warm))
+
+    for snapshot in taken:
+        assert "full_because" not in snapshot.extra
+        assert snapshot.extra["warm"]["unchanged"] == "left-out"
+    assert taken[-1].kind == "incremental"
+    assert taken[-1].parent == taken[-2].id
+    assert taken[-1].stored_bytes < taken[0].stored_bytes
+    trees.check(store, taken[1].id)
+    for number in (0, 1):
+        store.remove(taken[number].id)
+    trees.check(store, taken[4].id)
+
+
+def test_without_the_preload_library(trees, store, copying, monkeypatch) -> None:
+    """What has not changed is thrown away where CRIU cannot leave it out."""
+
+    def unusable(_criu):
+        raise ShimUnusable("made up")
+
+    monkeypatch.setattr(tracked, "trusted_shim", unusable)
+    task = trees.start(children=1)
+    warm = copying(task)
+    warm.copy()
+    first = snaplib.dump(task, store, leave_running=True, warm=warm)
+    warm.copy()
+    second = snaplib.dump(task, store, warm=warm)
+
+    for snapshot in (first, second):
+        assert snapshot.extra["warm"]["unchanged"] == "thrown-away"
+        trees.check(store, snapshot.id)
+
+
+def test_pages_that_the_log_lost_are_read_at_the_end(trees, store, copying) -> None:
+    """Whatever CRIU leaves out and the log does not have is copied while the task stands still."""
+    task = trees.start()
+    warm = copying(task)
+    warm.copy()
+    log = warm.writer.pages
+    covered = log.covered()
+    half = RunSet.of(covered.begins[::2], covered.ends[::2])
+    log.forget(half)
+    snapshot = snaplib.dump(task, store, warm=warm)
+
+    assert "full_because" not in snapshot.extra
+    assert snapshot.extra["warm"]["final_bytes"] >= half.pages // 2 * PAGE_BYTES
+    trees.check(store, snapshot.id)
+
+
+def test_nothing_was_copied_ahead(trees, store, copying) -> None:
+    """Copies that have not begun change nothing."""
+    task = trees.start()
+    snapshot = snaplib.dump(task, store, warm=copying(task))
+    assert (snapshot.kind, "warm" in snapshot.extra) == ("full", False)
+    trees.check(store, snapshot.id)
+
+
+def test_the_parent_was_removed(trees, store, copying) -> None:
+    """A chain whose last snapshot is gone begins anew."""
+    task = trees.start()
+    warm = copying(task)
+    warm.copy()
+    first = snaplib.dump(task, store, leave_running=True, warm=warm)
+    store.remove(first.id)
+    warm.copy()
+    second = snaplib.dump(task, store, warm=warm)
+
+    assert (second.kind, second.parent) == ("full", None)
+    trees.check(store, second.id)
