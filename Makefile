@@ -2,6 +2,7 @@
 #
 #   make demo    a real task is saved in mid-run and finishes later with the same result
 #   make test    all tests; PYTEST_ARGS="tests/unit -k runs" for some of them
+#   make test-guests   on Linux 6.1, 6.12 and the newest, in emulated machines; GUEST_ARGS for options
 #   make bench   figures beside plain CRIU's, in the same run; BENCH_ARGS for options
 #   make lint    ruff and mypy, as CI runs them;  make format  lets ruff mend what it can
 #   make docs    the manual in docs/_build/html
@@ -11,11 +12,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test bench lint format docs clean distclean
+.PHONY: help setup demo test test-guests bench lint format docs clean distclean
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GUEST_ARGS ?=
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -29,6 +31,11 @@ demo: setup
 # A kernel feature that is missing is a failure here and not a skip: a green run has tried it all.
 test: setup
 	SNAPLIB_REQUIRE_KERNEL=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Its own tools beside those of setup: they are needed for nothing else.
+test-guests: setup
+	@tests/guests/prepare
+	$(BIN)/python -m tests.guests $(GUEST_ARGS) test
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snaplib.checkpoint.shimproof import trusted_shim
+from snaplib.checkpoint.shimproof import trust_soft_dirty, trusted_shim
 from snaplib.errors import SnaplibError
 from snaplib.host import Feature, Host
 
@@ -15,16 +15,18 @@ def incremental_trial(host: Host) -> Feature:
     Args:
         host: What the host can do otherwise.
     """
-    soft_dirty = host.features["soft_dirty"]
-    if soft_dirty.ok:
-        return Feature(True, f"CRIU with the kernel's own bits: {soft_dirty.detail}")
-    write_protect = host.features["write_protect"]
-    if not write_protect.ok:
-        return Feature(False, "nothing tells which pages change", write_protect.remedy)
+    if host.tracking == "none":
+        remedy = host.features["write_protect"].remedy
+        return Feature(False, "nothing tells which pages change", remedy)
     if host.criu is None:
         return Feature(False, "there is no CRIU", host.features["criu"].remedy)
     try:
-        shim = trusted_shim(host.criu)
+        # By what tells which pages change: a task has one tracker, and CRIU must agree with it.
+        if host.tracking == "write-protect":
+            by = trusted_shim(host.criu).path.name
+        else:
+            trust_soft_dirty(host.criu)
+            by = "the kernel's soft-dirty bits"
     except SnaplibError as error:
         return Feature(False, error.message, error.hint or "see what `criu check --all` says")
-    return Feature(True, f"CRIU with {shim.path.name}, proven")
+    return Feature(True, f"CRIU with {by}, proven")

@@ -1,8 +1,9 @@
-"""The proof that CRIU with the preload library leaves out what did not change, and nothing else.
+"""The proof that CRIU leaves out what did not change, and nothing else: by the preload library, or by soft-dirty bits.
 
 What the library does rests on how one CRIU asks one kernel, so each pair of them is tried before it is trusted: a
 small child is write-protected and its memory copied, it changes some of it in the ways that matter, and CRIU dumps it.
-Every page that CRIU leaves out must be as it was in the copy.
+Every page that CRIU leaves out must be as it was in the copy.  Where the kernel has soft-dirty bits the same is asked
+of those, and of CRIU without the library.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,14 +41,14 @@ from snaplib.kernel.pagemap import Category, Pagemap
 from snaplib.runtime import cache_dir, scratch_dir
 from snaplib.store import Space
 from snaplib.task import Task
-from snaplib.track import WriteProtect
+from snaplib.track import SoftDirty, Tracker, WriteProtect
 
-__all__ = ["prove_shim", "trusted_shim"]
+__all__ = ["prove_shim", "prove_soft_dirty", "trust_soft_dirty", "trusted_shim"]
 
 #: Raise it when the proof asks for more: what was proven before is proven anew then.
 _PROOF = 1
 
-_DEADLINE_S = 30.0
+_DEADLINE_S = 120.0
 _LOG = "dump.log"
 
 #: Pages that the child writes in `armed`, and those that it drops in `copied`.
@@ -102,22 +104,38 @@ def trusted_shim(criu: Criu) -> Shim:
         ShimUnusable: It cannot be built, or the proof failed.
     """
     shim = prepare_shim(criu)
+    _trust(criu, shim)
+    return shim
+
+
+def trust_soft_dirty(criu: Criu) -> None:
+    """Return if CRIU was proven to work with this kernel's soft-dirty bits; tried and remembered as for `trusted_shim`.
+
+    Args:
+        criu: The binary.
+
+    Raises:
+        ShimUnusable: The proof failed.
+    """
+    _trust(criu, None)
+
+
+def _trust(criu: Criu, shim: Shim | None) -> None:
     found = criu.path.stat()
     system = os.uname()
     pair = (
-        *(_PROOF, shim.digest, str(criu.path), criu.version_text, found.st_size, found.st_mtime_ns),
-        *(system.release, system.version, system.machine),
+        *(_PROOF, shim.digest if shim else "soft-dirty", str(criu.path), criu.version_text),
+        *(found.st_size, found.st_mtime_ns, system.release, system.version, system.machine),
     )
     problem = _problem(criu, shim, json.dumps(pair))
     if problem:
         raise ShimUnusable(
             f"CRIU cannot be trusted to leave out only what did not change: {problem}"
         )
-    return shim
 
 
 @cache
-def _problem(criu: Criu, shim: Shim, pair: str) -> str:
+def _problem(criu: Criu, shim: Shim | None, pair: str) -> str:
     """Return what is wrong; empty if nothing is."""
     name = hashlib.blake2b(pair.encode(), digest_size=10).hexdigest()
     remembered: Path | None = None
@@ -126,7 +144,10 @@ def _problem(criu: Criu, shim: Shim, pair: str) -> str:
         if remembered.exists():
             return ""
     try:
-        prove_shim(criu, shim)
+        if shim is None:
+            prove_soft_dirty(criu)
+        else:
+            prove_shim(criu, shim)
     except (SnaplibError, OSError) as error:
         return str(getattr(error, "message", error)) or type(error).__name__
     if remembered is not None:
@@ -180,6 +201,26 @@ def prove_shim(criu: Criu, shim: Shim) -> str:
         ShimUnusable: CRIU left out a page that had changed, or one that nobody watches, or sent them all.
         SnaplibError: It could not be tried.
     """
+    return _prove(criu, WriteProtect, shim.environment())
+
+
+def prove_soft_dirty(criu: Criu) -> str:
+    """The same, of CRIU as it is and the kernel's soft-dirty bits.
+
+    Args:
+        criu: The binary.
+
+    Returns:
+        What was found, in words.
+
+    Raises:
+        ShimUnusable: As for `prove_shim`.
+        SnaplibError: It could not be tried.
+    """
+    return _prove(criu, SoftDirty, {})
+
+
+def _prove(criu: Criu, track: Callable[[Task], Tracker], environment: Mapping[str, str]) -> str:
     child = _CHILD.replace("WRITTEN", repr(_WRITTEN)).replace("DROPPED", repr(_DROPPED))
     with contextlib.ExitStack() as stack:
         process = subprocess.Popen(
@@ -198,13 +239,13 @@ def prove_shim(criu: Criu, shim: Shim) -> str:
         stack.callback(process.kill)
         armed, copied = _numbers(process.stdout.readline(), 2)
         task = stack.enter_context(Task.attach(process.pid))
-        tracker = stack.enter_context(WriteProtect(task))
+        tracker = stack.enter_context(track(task))
         tracker.arm()
         before = _memory_of(task)
         process.stdin.write("\n")
         process.stdin.flush()
         (new,) = _numbers(process.stdout.readline(), 1)
-        received, changed = _dump(criu, shim, process.pid, before)
+        received, changed = _dump(criu, environment, process.pid, before)
     _judge(received, changed, armed=armed, copied=copied, new=new)
     return f"{len(received.left_out)} pages left out, {len(received.came)} sent"
 
@@ -244,7 +285,7 @@ def _memory_of(task: Task) -> dict[int, bytes]:
 
 
 def _dump(
-    criu: Criu, shim: Shim, pid: int, before: dict[int, bytes]
+    criu: Criu, environment: Mapping[str, str], pid: int, before: dict[int, bytes]
 ) -> tuple[_Received, list[int]]:
     """Dump a process; return what came, and which pages were left out though they had changed."""
     received = _Received()
@@ -263,7 +304,7 @@ def _dump(
         server = PageServer(received, has_parent=True)
         stack.callback(server.close)
         page_fd = server.criu_end.fileno()
-        swrk = Swrk(criu, pass_fds=[page_fd], environment=shim.environment())
+        swrk = Swrk(criu, pass_fds=[page_fd], environment=environment)
         stack.callback(swrk.finish, _DEADLINE_S)
         server.criu_end.close()
         server.start()
@@ -296,7 +337,7 @@ def _request(messages: Any, images: Path, pid: int, page_fd: int) -> Any:
 
 
 def _judge(received: _Received, changed: list[int], *, armed: int, copied: int, new: int) -> None:
-    """Raise what speaks against the library."""
+    """Raise what speaks against it."""
     if changed:
         raise ShimUnusable(
             f"of {len(received.left_out)} pages that a trial dump left out {len(changed)} had changed"

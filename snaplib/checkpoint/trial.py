@@ -19,7 +19,7 @@ from snaplib.task import Task
 
 __all__ = ["Trial", "dump_and_restore_trial"]
 
-_DEADLINE_S = 30.0
+_DEADLINE_S = 120.0
 _REMEDY = "see the other features, and what `criu check --all` says"
 
 #: What it ends with shows that its memory and its place in the program have come back.

@@ -7,9 +7,10 @@ import os
 
 from snaplib.kernel.syscalls import libc_function
 
-__all__ = ["MQUEUE_MAGIC", "SECRETMEM_MAGIC", "file_system_magic"]
+__all__ = ["HUGETLBFS_MAGIC", "MQUEUE_MAGIC", "SECRETMEM_MAGIC", "file_system_magic"]
 
 #: linux/magic.h, and ipc/mqueue.c, which keeps its own.
+HUGETLBFS_MAGIC = 0x958458F6
 SECRETMEM_MAGIC = 0x5345434D
 MQUEUE_MAGIC = 0x19800202
 

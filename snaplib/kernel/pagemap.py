@@ -28,9 +28,6 @@ _REGIONS = 512
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-_SOFT_DIRTY_BIT = np.uint64(1 << 55)
-_FILE_BIT = np.uint64(1 << 61)
-_POPULATED_BITS = np.uint64(3 << 62)
 _CHUNK_PAGES = 1 << 20
 
 #: Shape (n, 3), dtype uint64: start and end address, `Category` bits.
@@ -52,6 +49,16 @@ class Category(enum.IntFlag):
     #: Part of a transparent huge page mapped as one, or of a hugetlb page.
     HUGE = 1 << 6
     SOFT_DIRTY = 1 << 7
+
+
+#: Category -> bit of an entry of the file itself.
+_BITS = {
+    int(Category.SOFT_DIRTY): 55,
+    int(Category.FILE): 61,
+    int(Category.SWAPPED): 62,
+    int(Category.PRESENT): 63,
+}
+_CLASSIC = sum(_BITS)
 
 
 class Pagemap:
@@ -87,6 +94,9 @@ class Pagemap:
     ) -> RegionArray:
         """Return the regions of a range whose pages match, and the categories asked for.
 
+        A kernel without the ioctl, or without a category, is asked in the classic way where that
+        can tell the pages; of what is to be reported PFNZERO and HUGE are missing then.
+
         Args:
             start: First address.
             end: Address after the last.
@@ -114,7 +124,16 @@ class Pagemap:
         )
         found: list[RegionArray] = []
         while True:
-            count = fcntl.ioctl(self._descriptor, _PAGEMAP_SCAN, self._buffer)
+            try:
+                count = fcntl.ioctl(self._descriptor, _PAGEMAP_SCAN, self._buffer)
+            except OSError as error:
+                if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                    raise
+                if flags or (having | lacking | any_of) & ~_CLASSIC or most_pages:
+                    raise
+                return self._read(
+                    start, end, having=having, lacking=lacking, any_of=any_of, report=report
+                )
             if count:
                 found.append(regions[:count].copy())
             walked = int(argument[4])
@@ -144,35 +163,42 @@ class Pagemap:
     def soft_dirty(self, start: int, end: int, *, own_only: bool = False) -> RegionArray:
         """Return the populated pages of a range that are soft-dirty, as regions.
 
-        Uses the ioctl, or where the kernel has none the classic file: eight bytes a page, bits 55
-        (soft-dirty), 61 (of a file, or shared), 62 (swapped) and 63 (present).
-
         Args:
             start: First address.
             end: Address after the last.
             own_only: Leave out pages of files.
         """
-        try:
-            return self.scan(
-                start,
-                end,
-                having=Category.SOFT_DIRTY,
-                lacking=Category.FILE if own_only else 0,
-                any_of=Category.PRESENT | Category.SWAPPED,
-            )
-        except OSError as error:
-            if error.errno not in (errno.ENOTTY, errno.EINVAL):
-                raise
+        return self.scan(
+            start,
+            end,
+            having=Category.SOFT_DIRTY,
+            lacking=Category.FILE if own_only else 0,
+            any_of=Category.PRESENT | Category.SWAPPED,
+        )
+
+    def _read(
+        self, start: int, end: int, *, having: int, lacking: int, any_of: int, report: int
+    ) -> RegionArray:
+        """Answer as `scan` does from the file itself: eight bytes a page, present or not."""
         found = []
         for first in range(start, end, _CHUNK_PAGES * _PAGE_BYTES):
             count = min(_CHUNK_PAGES, (end - first) // _PAGE_BYTES)
             content = os.pread(self._descriptor, count * 8, first // _PAGE_BYTES * 8)
+            if len(content) < count * 8:
+                raise ProcessLookupError(errno.ESRCH, "the address space is gone")
             entries = np.frombuffer(content, np.uint64)
-            matching = (entries & _SOFT_DIRTY_BIT != 0) & (entries & _POPULATED_BITS != 0)
-            if own_only:
-                matching &= entries & _FILE_BIT == 0
-            found.append(_regions(matching, first))
-        return np.concatenate(found)
+            # A page is at most three of these at once, and most are none.
+            states = np.zeros(len(entries), np.uint8)
+            for category, bit in _BITS.items():
+                if category & (having | lacking | any_of | report):
+                    states |= ((entries >> np.uint64(bit)) & np.uint64(1)).astype(
+                        np.uint8
+                    ) * np.uint8(category)
+            matching = states & (having | lacking) == having
+            if any_of:
+                matching &= states & any_of != 0
+            found.append(_regions(matching, states & np.uint8(report), first))
+        return np.concatenate(found) if found else np.empty((0, 3), np.uint64)
 
     def close(self) -> None:
         """Close it."""
@@ -187,12 +213,18 @@ class Pagemap:
         self.close()
 
 
-def _regions(matching: npt.NDArray[np.bool_], start: int) -> RegionArray:
-    edges = np.flatnonzero(np.diff(matching, prepend=False, append=False))
-    bounds = edges.astype(np.uint64) * np.uint64(_PAGE_BYTES) + np.uint64(start)
-    regions = np.zeros((bounds.size // 2, 3), np.uint64)
-    regions[:, 0] = bounds[::2]
-    regions[:, 1] = bounds[1::2]
+def _regions(
+    matching: npt.NDArray[np.bool_], states: npt.NDArray[np.uint8], start: int
+) -> RegionArray:
+    """Return runs of pages that match and are of one state."""
+    told = np.where(matching, states.astype(np.int16), np.int16(-1))
+    edges = np.flatnonzero(np.diff(told, prepend=np.int16(-1), append=np.int16(-1)))
+    begins = edges[:-1][told[edges[:-1]] >= 0] if edges.size else edges
+    ends = edges[1:][told[edges[:-1]] >= 0] if edges.size else edges
+    regions = np.empty((begins.size, 3), np.uint64)
+    regions[:, 0] = begins.astype(np.uint64) * np.uint64(_PAGE_BYTES) + np.uint64(start)
+    regions[:, 1] = ends.astype(np.uint64) * np.uint64(_PAGE_BYTES) + np.uint64(start)
+    regions[:, 2] = told[begins].astype(np.uint64)
     return regions
 
 

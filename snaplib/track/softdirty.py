@@ -3,16 +3,20 @@
 The kernel marks a page when it is written, and unmarks all pages of a process when "4" is written
 to `/proc/PID/clear_refs` (Documentation/admin-guide/mm/soft-dirty.rst); all pages of new mappings
 are marked. Asking and unmarking are two steps, so a scan that re-arms stops the task for both.
-Shared memory counts as dirty: reclaim takes marked pages out of the page table, marks and all.
+Shared memory counts as dirty: reclaim takes marked pages out of the page table, marks and all.  So do hugetlb pages:
+writing "4" unmarks their mapping but not the pages, and before Linux commit 52526ca7fdb9 (in v6.7) nothing ever asks
+those.
 CRIU's own memory tracking uses the same marks: a task can have one user of them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Self
 
+from snaplib.kernel.filesystems import HUGETLBFS_MAGIC, file_system_magic
 from snaplib.kernel.pagemap import Pagemap, soft_dirty_supported
 from snaplib.track.areas import areas_of
 from snaplib.track.records import (
@@ -72,6 +76,8 @@ class SoftDirty:
         #: Processes whose pages were unmarked: pid -> start_ticks.
         self._armed: dict[int, int] = {}
         self._since_s = 0.0
+        #: Devices of files that are mapped privately -> whether their pages are hugetlb pages.
+        self._hugetlb: dict[int, bool] = {}
 
     def arm(self) -> ArmReport:
         """Begin: from now on, writes are seen. See `Tracker.arm`."""
@@ -152,7 +158,9 @@ class SoftDirty:
         try:
             if self._armed.get(pid) == procfs.stat(pid).start_ticks:
                 with Pagemap(f"{procfs.root}/{pid}/pagemap") as pagemap:
-                    parts = [_marked(pagemap, area) for area in areas_of(procfs.maps(pid))]
+                    parts = [
+                        self._marked(pid, pagemap, area) for area in areas_of(procfs.maps(pid))
+                    ]
                 runs = join_runs(parts)
                 known = runs["why"] == Unknown.KNOWN
                 found = ProcessScan(pid, runs[known], runs[~known])
@@ -173,13 +181,25 @@ class SoftDirty:
         (procfs.root / str(pid) / "clear_refs").write_text("4")
         self._armed[pid] = start_ticks
 
+    def _marked(self, pid: int, pagemap: Pagemap, area: Area) -> RunArray:
+        if _shared(area) or self._of_hugetlb(pid, area):
+            return to_runs(populated(pagemap, area), area.kind, Unknown.REFUSED)
+        own_only = area.kind is MemoryKind.PRIVATE_FILE
+        return to_runs(pagemap.soft_dirty(area.start, area.end, own_only=own_only), area.kind)
+
+    def _of_hugetlb(self, pid: int, area: Area) -> bool:
+        """Whether it is of hugetlb pages, which are always of some file; True where nobody can tell."""
+        device = area.file[0]
+        if area.kind is not MemoryKind.PRIVATE_FILE or os.major(device):
+            return False  # hugetlbfs is on no block device
+        if device not in self._hugetlb:
+            path = f"{self._task.procfs.root}/{pid}/map_files/{area.start:x}-{area.end:x}"
+            try:
+                self._hugetlb[device] = file_system_magic(path) == HUGETLBFS_MAGIC
+            except OSError:
+                return True
+        return self._hugetlb[device]
+
 
 def _shared(area: Area) -> bool:
     return area.kind in (MemoryKind.SHARED, MemoryKind.SHARED_FILE)
-
-
-def _marked(pagemap: Pagemap, area: Area) -> RunArray:
-    if _shared(area):
-        return to_runs(populated(pagemap, area), area.kind, Unknown.REFUSED)
-    own_only = area.kind is MemoryKind.PRIVATE_FILE
-    return to_runs(pagemap.soft_dirty(area.start, area.end, own_only=own_only), area.kind)

@@ -43,7 +43,7 @@ def _populated(pagemap: Pagemap, area: Area) -> RegionArray:
     except ProcessLookupError:
         raise
     except OSError:
-        # A kernel without PAGEMAP_SCAN (before v6.7): all of it.
+        # Nobody tells what is populated: all of it.
         return np.array([(area.start, area.end, 0)], np.uint64)
 
 

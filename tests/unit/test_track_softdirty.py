@@ -93,7 +93,7 @@ def test_a_process_that_was_never_unmarked_is_dirty_wholly(task):
     task.show({0x10: PRESENT})
     scan = tracker.scan()
     assert scan.process(23).runs.size == 0
-    assert scan.process(23).untracked_pages == 8
+    assert scan.process(23).untracked_pages == 3
 
 
 def test_a_kernel_without_the_bits_is_refused(task):

@@ -14,7 +14,7 @@ from snaplib.kernel.probe.feature import Feature
 __all__ = ["probe_kernel"]
 
 #: All trials take some 0.2 s together; each has its own deadline inside.
-_DEADLINE_S = 30.0
+_DEADLINE_S = 120.0
 
 
 def probe_kernel() -> dict[str, Feature]:

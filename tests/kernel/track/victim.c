@@ -67,6 +67,8 @@ static char *map(const char *kind, long pages, char *where) {
         memset(memory, 1, size);
         return memory;
     }
+    if (!strcmp(kind, "hugetlb"))
+        return mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
     if (!strcmp(kind, "heap")) {
         char *memory = sbrk(0);
         long padding = -(long)memory & (PAGE - 1);

@@ -1,0 +1,1 @@
+"""Throw-away virtual machines with stock Debian kernels, and what is tried in them; see docs/guests.md."""
