@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snaplib.observe.ages import DirtyBasis, PageAges
+from snaplib.observe.armed import Arm
 from snaplib.observe.descriptors import (
     DESCRIPTOR_DTYPE,
     DescriptorKind,
@@ -20,7 +21,7 @@ from snaplib.observe.profile import (
 )
 from snaplib.observe.sockets import SOCKET_DTYPE, OpenSocket, SocketTable
 from snaplib.observe.trace import Trace, TraceWriter
-from snaplib.observe.watch import Arm, Watch
+from snaplib.observe.watch import Watch
 
 __all__ = [
     "DESCRIPTOR_DTYPE",

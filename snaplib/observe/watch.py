@@ -10,13 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from snaplib.errors import SnaplibError, TaskEnded, UsageError
-from snaplib.kernel import Mapping, ProcFs
+from snaplib.errors import TaskEnded, UsageError
+from snaplib.kernel import ProcFs
 from snaplib.kernel.cgroup import find_cgroup
+from snaplib.observe.armed import Arm, ArmedMemory
 from snaplib.observe.descriptors import DescriptorKind, kind_number
-from snaplib.observe.dirty import DirtyFigures, FaultHistory, ScanHistory
 from snaplib.observe.ebpf import EbpfSource
-from snaplib.observe.memory import Memory
 from snaplib.observe.memoryreader import MemoryReader
 from snaplib.observe.proc import ProcSource
 from snaplib.observe.profile import FaultCounts, Losses, Member, Profile
@@ -28,20 +27,9 @@ if TYPE_CHECKING:
     from snaplib.observe.tracking import PageTracker, ScanReport
     from snaplib.track import TrackableTask
 
-__all__ = ["Arm", "Watch"]
+__all__ = ["Watch"]
 
-#: ``all``: every write is seen; each page costs its writer a fault an interval. ``sample``: an eighth of
-#: the memory stands for the whole. ``none``: only first touches are seen.
-Arm = Literal["all", "sample", "none"]
-
-#: ``sample`` arms one region of so many.
-_SAMPLED_ONE_IN = 8
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-
-#: A task that does not let its memory be scanned for so many intervals in a row is not scanned any more.
-_SCAN_FAILURES = 3
 
 
 class Watch:
@@ -79,20 +67,11 @@ class Watch:
         self.interval_s = interval_s
         self._task = task
         self._procfs = task.procfs
-        self._arm: Arm = arm
-        self._tracker = tracker
-        self._own_tracker = tracker is None
+        self._armed = ArmedMemory(task, arm, tracker)
         self._want_source = source
         self._on_profile = on_profile
         self._source: Source | None = None
-        self._memory = MemoryReader(self._procfs, self._note_mappings)
-        self._scans: ScanHistory | None = None
-        self._faults = FaultHistory(_PAGE_BYTES)
-        #: Held by whoever scans, feeds or drops the tracker.
-        self._tracking = threading.Lock()
-        self._failed_scans = 0
-        self._scan_failures_in_a_row = 0
-        self._notes: tuple[str, ...] = ()
+        self._memory = MemoryReader(self._procfs, self._armed.keep_mapped)
         self._cgroup = ""
         self._newest: Profile | None = None
         self._changed = threading.Condition()
@@ -122,7 +101,7 @@ class Watch:
         try:
             self._cgroup = _cgroup_of(self._procfs, self._task.pid)
             self._source = self._open_source()
-            self._begin_tracking()
+            self._armed.begin()
             self._newest = self._take()
         except BaseException:
             self.close()
@@ -146,8 +125,7 @@ class Watch:
         if self._source is not None:
             self._source.close()
             self._source = None
-        with self._tracking:
-            self._drop_tracker()
+        self._armed.disarm()
 
     @property
     def ended(self) -> bool:
@@ -188,20 +166,14 @@ class Watch:
 
         For a watch that does not scan itself, ``arm="none"``: whoever copies memory ahead knows best.
         """
-        with self._tracking:
-            if self._scans is None:
-                sampled = scan.basis.value == "sampled"
-                self._scans = ScanHistory(_PAGE_BYTES, sampled=sampled)
-                self._scans.begin(scan.since_s)
-            self._scans.add(scan)
+        self._armed.feed(scan)
 
     def disarm(self) -> None:
         """Stop seeing writes, so that someone else can arm the task: only one can.
 
         What was seen is kept. The other's scans can be fed, so that the figures go on.
         """
-        with self._tracking:
-            self._drop_tracker()
+        self._armed.disarm()
 
     @property
     def _over(self) -> bool:
@@ -238,10 +210,11 @@ class Watch:
         look = self._source.look()
         if not look.pids:
             return None
-        self._scan()
+        if self._newest is not None:
+            self._armed.scan()
         memory = self._memory.read(look.pids, self._memfds(look))
-        self._faults.add(began_s, look.faults.writes or look.faults.other)
-        figures = self._figures(memory)
+        self._armed.add_faults(began_s, look.faults.writes or look.faults.other)
+        figures = self._armed.figures(memory.dumpable_bytes)
         before = self._newest
         return Profile(
             monotonic_s=began_s,
@@ -250,7 +223,7 @@ class Watch:
             duration_s=time.monotonic() - began_s,
             pid=self._task.pid,
             source=self._source.kind,
-            notes=self._source.notes + self._notes,
+            notes=self._source.notes + self._armed.notes,
             members=tuple(self._members(look)),
             cgroup=self._cgroup,
             memory=memory,
@@ -270,7 +243,7 @@ class Watch:
                 members=look.losses.members,
                 sockets=look.losses.sockets,
                 runs=look.losses.runs,
-                scans=self._failed_scans,
+                scans=self._armed.failed_scans,
             ),
         )
 
@@ -288,70 +261,6 @@ class Watch:
             if self._want_source == "ebpf":
                 raise
             return ProcSource(self._procfs, pid, reason=str(error))
-
-    def _begin_tracking(self) -> None:
-        if self._tracker is None:
-            if self._arm == "none":
-                return
-            # Late: what speaks to userfaultfd is needed only here.
-            from fractions import Fraction  # noqa: PLC0415
-
-            from snaplib.track import open_tracker  # noqa: PLC0415
-
-            sample = Fraction(1, _SAMPLED_ONE_IN) if self._arm == "sample" else None
-            self._tracker = open_tracker(self._task, sample=sample)
-        basis = self._tracker.basis.value
-        if basis == "none":
-            self._notes += tuple(f"memory is not armed: {one}" for one in self._tracker.reasons)
-            self._drop_tracker()
-            return
-        try:
-            report = self._tracker.arm()
-        except TaskEnded:
-            raise
-        except (SnaplibError, OSError) as error:
-            self._notes += (f"memory is not armed: {error}",)
-            self._drop_tracker()
-            return
-        self._notes += tuple(f"process {pid} is not armed: {why}" for pid, why in report.failed)
-        self._scans = ScanHistory(_PAGE_BYTES, sampled=basis == "sampled")
-        self._scans.begin(report.time_s, report.frozen_s)
-
-    def _scan(self) -> None:
-        with self._tracking:
-            if self._tracker is None or self._scans is None or self._newest is None:
-                return
-            try:
-                self._scans.add(self._tracker.scan())
-                self._scan_failures_in_a_row = 0
-            except TaskEnded as error:
-                # The root has ended, and trackers find the others through it. They may live on.
-                self._notes += (f"memory is not armed any more: {error}",)
-                self._drop_tracker()
-                self._scans = None
-            except (SnaplibError, OSError) as error:
-                # What was written meanwhile shows in the next scan.
-                self._failed_scans += 1
-                self._scan_failures_in_a_row += 1
-                if self._scan_failures_in_a_row == _SCAN_FAILURES:
-                    self._notes += (f"memory is not armed any more: {error}",)
-                    self._drop_tracker()
-                    self._scans = None
-
-    def _drop_tracker(self) -> None:
-        if self._tracker is not None and self._own_tracker:
-            self._tracker.close()
-        self._tracker = None
-
-    def _figures(self, memory: Memory) -> DirtyFigures:
-        with self._tracking:
-            history = self._faults if self._scans is None else self._scans
-            return history.figures(memory.dumpable_bytes)
-
-    def _note_mappings(self, pid: int, mappings: tuple[Mapping, ...]) -> None:
-        with self._tracking:
-            if self._scans is not None:
-                self._scans.unmapped(pid, mappings)
 
     def _memfds(self, look: Look) -> Iterable[Path]:
         array = look.descriptors.array
