@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             tcp=args.tcp,
             exit_saved=args.exit_saved,
             lazy=args.lazy,
+            priority=args.priority,
             keep_snapshots=True,
             on_event=log,
         )

@@ -91,6 +91,13 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
         help=f"the exit status for: saved, run me again (default: {EXIT_SAVED})",
     )
     parser.add_argument(
+        "--priority",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the tasks of one node that must be saved at once, those of a higher one come first (default: 0)",
+    )
+    parser.add_argument(
         "--keep", action="store_true", help="keep snapshots once the task has ended well"
     )
     parser.add_argument(
@@ -117,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
             on_restore_failure=args.on_restore_failure,
             max_attempts=args.max_attempts,
             once=args.once,
+            priority=args.priority,
             keep_snapshots=args.keep,
             adopt_orphans=args.adopt_orphans,
             on_event=log,
@@ -193,6 +201,14 @@ def _for_people(event: Event) -> str:
         case "restored":
             seconds = human_seconds(details["restore_s"])
             return f"restored snapshot {details['snapshot']} in {seconds} (pid {details['pid']})"
+        case "waiting":
+            when = details["start_s"]
+            turn = (
+                f"its turn is in about {human_seconds(when)}"
+                if when is not None
+                else "there may not be time"
+            )
+            return f"{details['ahead']} other tasks of this node are saved first; {turn}"
         case "ended_before":
             return (
                 f"the command has ended before, at {details['ended_at'][:19]} UTC; this is its status again, and "

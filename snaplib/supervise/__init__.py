@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from snaplib.supervise.saver import FullDump, SaveContext, Saver, SaverFactory
+from snaplib.supervise.saver import Expected, FullDump, SaveContext, Saver, SaverFactory
 from snaplib.supervise.states import MOVES, State
 from snaplib.supervise.supervisor import ON_RESTORE_FAILURE, Supervisor
 
 __all__ = [
     "MOVES",
     "ON_RESTORE_FAILURE",
+    "Expected",
     "FullDump",
     "SaveContext",
     "Saver",

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from snaplib.checkpoint import Deadline
-from snaplib.errors import SnaplibError
+from snaplib.errors import DeadlineExceeded, SnaplibError
+from snaplib.node import Turn
 from snaplib.reclaim import Notice, NoticeKind, Window
 from snaplib.session import ExitStatus, RawTerminal, Session
 from snaplib.store import Snapshot
@@ -31,6 +32,17 @@ __all__ = ["Life", "TerminalChanged"]
 _RETRY_AFTER_S = (1.0, 3.0, 10.0)
 #: A dump that has less time than this is not tried again.
 _LEAST_DUMP_S = 1.0
+#: How often to look whether it is this task's turn.
+_TURN_LOOK_S = 0.05
+#: How long after a notice others on this node may hear of it: signals go to one after the other, services are asked.
+_SIGNAL_GRACE_S = 0.3
+_POLL_GRACE_S = 2.5
+
+
+_NO_TURN = DeadlineExceeded(
+    "the window is over, and other tasks of this node came first; the task runs on",
+    hint="give the run a higher --priority, or fewer tasks to the node",
+)
 
 
 @attrs.frozen
@@ -49,6 +61,8 @@ class _Saving:
     deadline: Deadline | None = None
     began_s: float = 0.0
     noticed_s: float = 0.0
+    #: Who comes before this task on its node, as was told last.
+    ahead: tuple[str, ...] = ()
 
 
 class Life:
@@ -60,6 +74,7 @@ class Life:
         terminal: Our terminal, where the task has one.
         saver: How it is saved.
         lookout: Tells what a dump would fail at.
+        turn: When it may be dumped, as the other tasks of the node have it.
         inbox: Where notices come in.
         machine: The state, which is ``running``, and whom to tell.
         window_s: How long a window lasts when a notice does not say.
@@ -73,6 +88,7 @@ class Life:
         terminal: RawTerminal,
         saver: Saver,
         lookout: Lookout,
+        turn: Turn,
         inbox: Inbox,
         machine: StateMachine,
         window_s: float,
@@ -81,6 +97,7 @@ class Life:
         self._session = session
         self._terminal = terminal
         self._lookout = lookout
+        self._turn = turn
         self._inbox = inbox
         self._machine = machine
         self._window_s = window_s
@@ -122,6 +139,7 @@ class Life:
         if self._dump is not None:
             self._dump.join()
         self._saver.close()
+        self._turn.leave()
         for message in self._inbox.take():
             if isinstance(message, Tell):
                 self._machine.tell(message.event, **message.details)
@@ -153,10 +171,10 @@ class Life:
         if ended or self._busy:
             return
         if state is State.NOTICED and self._saving is not None:
-            if self._saving.next_try_s <= time.monotonic():
-                self._begin_dump(self._saving)
-            elif self._saving.window.left_s <= 0:
+            if self._saving.window.left_s <= 0 and (self._saving.failures or self._saving.ahead):
                 self._give_up(self._saving)
+            elif self._saving.next_try_s <= time.monotonic():
+                self._begin_dump(self._saving)
         elif state is State.RUNNING:
             self._lookout.look_if_due()
             self._copying.begin_if_due()
@@ -206,6 +224,13 @@ class Life:
             detail=notice.detail,
         )
         self._copying.stop()
+        expected = self._saver.expect()
+        self._turn.noticed(
+            self._saving.window.end_s,
+            expected.size_bytes,
+            expected.seconds,
+            grace_s=_SIGNAL_GRACE_S if notice.source == "signal" else _POLL_GRACE_S,
+        )
 
     def _cancelled(self, notice: Notice) -> None:
         saving = self._saving
@@ -222,15 +247,24 @@ class Life:
         left_s = saving.window.left_s
         if saving.deadline is not None:
             saving.deadline.move(left_s)
+        self._turn.moved(saving.window.end_s)
         self._machine.tell("window_moved", window_s=left_s, source=source)
 
     def _run_on(self, source: str) -> None:
         self._saving = None
+        self._turn.run_on()
         self._machine.move(State.RUNNING, "notice_cancelled", source=source)
 
     # -- saving
 
     def _begin_dump(self, saving: _Saving) -> None:
+        waiting = self._turn.begin()
+        if waiting is not None:
+            saving.next_try_s = time.monotonic() + _TURN_LOOK_S
+            if waiting.ahead != saving.ahead:
+                saving.ahead = waiting.ahead
+                self._machine.tell("waiting", ahead=len(waiting.ahead), start_s=waiting.start_s)
+            return
         deadline = Deadline(saving.window.left_s)
         saving.deadline = deadline
         saving.began_s = time.monotonic()
@@ -252,16 +286,17 @@ class Life:
         try:
             snapshot: Snapshot = job.result()
         except SnaplibError as error:
+            self._turn.done()
             if not self._task.alive():
                 # It has ended by itself, which the session is about to tell.
                 return None
             self._dump_failed(saving, error)
             return None
+        dump_s = time.monotonic() - saving.began_s
+        self._turn.done(snapshot.raw_bytes, dump_s)
         status = self._session.wait()
         self._session.cleanup()
-        self._machine.move(
-            State.SAVED, "saved", **_figures(snapshot), dump_s=time.monotonic() - saving.began_s
-        )
+        self._machine.move(State.SAVED, "saved", **_figures(snapshot), dump_s=dump_s)
         return attrs.evolve(status, saved=snapshot.id)
 
     def _dump_failed(self, saving: _Saving, error: SnaplibError) -> None:
@@ -277,7 +312,7 @@ class Life:
         self._machine.move(State.NOTICED, "dump_failed", reason=str(error), left_s=left_s)
 
     def _give_up(self, saving: _Saving) -> None:
-        error = saving.failures[-1]
+        error = saving.failures[-1] if saving.failures else _NO_TURN
         self._machine.move(State.FAILED, "failed", reason=error.message, exit_code=error.exit_code)
         raise error
 

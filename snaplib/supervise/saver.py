@@ -10,10 +10,24 @@ import attrs
 
 from snaplib.checkpoint import Deadline, dump
 from snaplib.errors import SnaplibError
+from snaplib.node import resident_bytes
 from snaplib.store import Snapshot, Store
 from snaplib.task import Task
 
-__all__ = ["FullDump", "SaveContext", "Saver", "SaverFactory"]
+__all__ = ["Expected", "FullDump", "SaveContext", "Saver", "SaverFactory"]
+
+
+@attrs.frozen
+class Expected:
+    """What saving a task is expected to take.
+
+    Attributes:
+        size_bytes: What has to be sent.
+        seconds: How long that takes if nobody else uses the store; None where it is not known.
+    """
+
+    size_bytes: int
+    seconds: float | None = None
 
 
 @attrs.frozen
@@ -69,6 +83,10 @@ class Saver(Protocol):
         """Hear that notice may come soon."""
         ...
 
+    def expect(self) -> Expected:
+        """Return what `save` would take now, at once: the other tasks of the node are told."""
+        ...
+
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:
         """Save the task, and end it.
 
@@ -112,6 +130,10 @@ class FullDump:
 
     def hint(self) -> None:
         """Do nothing about it."""
+
+    def expect(self) -> Expected:
+        """All that is resident has to be sent."""
+        return Expected(resident_bytes(self._context.task.pid))
 
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:  # noqa: ARG002 - the same again
         """Dump the whole task; a failure may have been a passing one, so it is the same each time."""

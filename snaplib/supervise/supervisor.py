@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from snaplib.errors import (
 )
 from snaplib.event import Event
 from snaplib.keylock import KeyLock
+from snaplib.node import Entry, Registry, Turn
 from snaplib.reclaim import Notice, NoticeKind, NoticeSource, Watchers
 from snaplib.session import ExitStatus, Session
 from snaplib.store import Store
@@ -62,6 +64,7 @@ class Supervisor:
         max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
         once: If the task of this key has ended before, do not start it again but end with its status.
         lazy: Let a task that is resumed run before its memory is there.
+        priority: Of the tasks of one node that must be saved at once, those of a higher one come first.
         keep_snapshots: Whether snapshots stay once the task has ended well.
         adopt_orphans: Whether processes that lose their parent become the command's own; see `Task.launch`.
         saver: Makes what copies the task ahead and saves it.
@@ -87,6 +90,7 @@ class Supervisor:
         max_attempts: int | None = None,
         once: bool = False,
         lazy: bool = False,
+        priority: int = 0,
         keep_snapshots: bool = False,
         adopt_orphans: bool = False,
         saver: SaverFactory = FullDump,
@@ -118,6 +122,7 @@ class Supervisor:
         self.max_attempts = max_attempts
         self.once = once
         self.lazy = lazy
+        self.priority = priority
         self.keep_snapshots = keep_snapshots
         self.adopt_orphans = adopt_orphans
         self._make_saver = saver
@@ -226,6 +231,7 @@ class Supervisor:
                 terminal=terminal,
                 saver=self._make_saver(self._save_context(self._task)),
                 lookout=Lookout(self._task, self.tcp, self._inbox.tell),
+                turn=self._turn(self._task),
                 inbox=self._inbox,
                 machine=machine,
                 window_s=self.window_s,
@@ -318,6 +324,17 @@ class Supervisor:
             wake=self._inbox.wake,
         )
 
+    def _turn(self, task: Task) -> Turn:
+        entry = Entry(
+            name=self.session_name,
+            key=self.key,
+            state="running",
+            pid=task.pid,
+            began_s=time.monotonic() - _age_s(task),
+            priority=self.priority,
+        )
+        return Turn(Registry(self.session_name), entry)
+
     def _finish(self, status: ExitStatus) -> int:
         """The task is over: tell its status and tidy up what is of no use any more."""
         if status.saved is not None:
@@ -331,3 +348,9 @@ class Supervisor:
             for snapshot in self.store.snapshots(self.key):
                 self.store.remove(snapshot.id)
         return status.shell_code
+
+
+def _age_s(task: Task) -> float:
+    """Return how long a task has run on this machine, also under supervisors before this one."""
+    started_s = task.start_time / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)

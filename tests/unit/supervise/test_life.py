@@ -12,9 +12,10 @@ import pytest
 from snaplib.checkpoint import Deadline
 from snaplib.errors import DumpFailed, SnaplibError
 from snaplib.event import Event
+from snaplib.node import Waiting
 from snaplib.reclaim import Notice, NoticeKind
 from snaplib.session import ExitStatus
-from snaplib.supervise import State
+from snaplib.supervise import Expected, State
 from snaplib.supervise.inbox import Inbox
 from snaplib.supervise.life import Life
 from snaplib.supervise.states import StateMachine
@@ -61,6 +62,9 @@ class FakeSaver:
     def hint(self) -> None:
         self.hints += 1
 
+    def expect(self) -> Expected:
+        return Expected(1 << 20, 2.5)
+
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> object:
         self.failures.append(len(failures))
         return self.saves.pop(0)(deadline)
@@ -79,12 +83,27 @@ class Quiet:
         """It is never due."""
 
 
+class FakeTurn:
+    """The node, as the test says."""
+
+    def __init__(self) -> None:
+        self.waits: list[Waiting] = []
+        self.calls: list[str] = []
+
+    def begin(self) -> Waiting | None:
+        return self.waits.pop(0) if self.waits else None
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_arguments, **_more: self.calls.append(name)
+
+
 class Scene:
     """A life in which the test is everybody else."""
 
     def __init__(self) -> None:
         self.session, self.saver, self.inbox = FakeSession(), FakeSaver(), Inbox()
         self.alive = True
+        self.turn = FakeTurn()
         self.events: list[Event] = []
         #: Called when an event of that name is told.
         self.when: dict[str, Callable[[], object]] = {}
@@ -97,6 +116,7 @@ class Scene:
             terminal=SimpleNamespace(refresh=lambda: None),
             saver=self.saver,
             lookout=Quiet(),
+            turn=self.turn,
             inbox=self.inbox,
             machine=machine,
             window_s=120.0,
@@ -296,3 +316,29 @@ def test_hints_and_troubles_change_nothing(scene: Scene) -> None:
     scene.life.run()
     assert scene.names == ["hint", "source_failed"]
     assert scene.saver.hints == 1
+
+
+def test_a_task_waits_for_its_turn_and_tells_once_who_is_first(scene: Scene) -> None:
+    scene.turn.waits = [Waiting(("a", "b"), 7.0)] * 3 + [Waiting(("b",), 1.0)]
+    scene.saver.saves = [saved]
+    scene.notice()
+    assert scene.life.run().saved
+    assert scene.names == ["notice", "waiting", "waiting", "dumping", "saved"]
+    assert [one.details["ahead"] for one in scene.events[1:3]] == [2, 1]
+    assert scene.turn.calls == ["noticed", "done", "leave"]
+
+
+def test_a_task_whose_turn_does_not_come(scene: Scene) -> None:
+    scene.turn.waits = [Waiting(("a",), None)] * 1000
+    scene.notice(window_s=0.3)
+    with pytest.raises(DumpFailed, match="other tasks of this node came first"):
+        scene.life.run()
+    assert scene.names == ["notice", "waiting", "failed"]
+
+
+def test_a_turn_ends_with_a_dump_that_fails(scene: Scene) -> None:
+    scene.saver.saves = [fails]
+    scene.notice(window_s=0.3)
+    with pytest.raises(DumpFailed):
+        scene.life.run()
+    assert scene.turn.calls == ["noticed", "done", "leave"]
