@@ -28,6 +28,7 @@ VERBS = {
     "snapshots": "list the snapshots in a store",
     "show": "look into one snapshot",
     "verify": "check every byte of a snapshot",
+    "prune": "remove snapshots by number and age",
     "calibrate": "measure this host and the way to the store, for forecasts",
     "replay": "what each strategy would have done for a recorded task",
 }

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
     from snaplib.store.backend import Data, ObjectReader
 
-__all__ = ["FrameReader"]
+__all__ = ["LOCAL_THREADS", "REMOTE_THREADS", "FrameReader"]
 
-#: Frames that are read ahead, and the threads that do it: enough for a disk, and a bound for the
-#: memory.
-_AHEAD = 6
-_THREADS = 2
+#: The threads that read: enough for a disk, and for a store that takes its time to answer.
+LOCAL_THREADS = 2
+REMOTE_THREADS = 8
+#: Frames that are read ahead beyond those that the threads are at: a bound for the memory.
+_AHEAD = 4
 
 
 class FrameReader:
@@ -32,6 +33,7 @@ class FrameReader:
         index: The index.
         open_segment: Opens a segment, given its number.
         name: How to name a segment in errors, given its number.
+        threads: How many frames to read at once.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class FrameReader:
         index: Index,
         open_segment: Callable[[int], ObjectReader],
         name: Callable[[int], str],
+        threads: int = LOCAL_THREADS,
     ) -> None:
+        self._threads = threads
         self._index = index
         self._open_segment = open_segment
         self._name = name
@@ -85,9 +89,9 @@ class FrameReader:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         codec.keep_buffers()
-        rooms = buffers(_AHEAD + 1, self._room_bytes)
+        rooms = buffers(self._threads + _AHEAD + 1, self._room_bytes)
         waiting: collections.deque[tuple[Future[Data], memoryview]] = collections.deque()
-        workers = ThreadPoolExecutor(_THREADS, "snaplib-frames")
+        workers = ThreadPoolExecutor(self._threads, "snaplib-frames")
         try:
             for number in numbers:
                 if not rooms:

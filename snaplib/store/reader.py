@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import UsageError
-from snaplib.store.frames import FrameReader
+from snaplib.store.frames import LOCAL_THREADS, FrameReader
 from snaplib.store.index import ENTRY, PAGE_BYTES, Index, Space
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class PageLogReader:
         index: Its index.
         open_segment: Opens a segment, given its number.
         name: How to name a segment in errors, given its number.
+        threads: How many frames to read at once.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class PageLogReader:
         index: Index,
         open_segment: Callable[[int], ObjectReader],
         name: Callable[[int], str] = str,
+        threads: int = LOCAL_THREADS,
     ) -> None:
         self.index = index
-        self._frames = FrameReader(index, open_segment, name)
+        self._frames = FrameReader(index, open_segment, name, threads)
 
     def __enter__(self) -> Self:
         return self

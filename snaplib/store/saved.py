@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from snaplib.errors import SnapshotDamaged
 from snaplib.store import archive, names
+from snaplib.store.frames import LOCAL_THREADS, REMOTE_THREADS
 from snaplib.store.index_format import index_from_bytes
 from snaplib.store.objectio import ObjectStream
 from snaplib.store.reader import PageLogReader
@@ -71,6 +72,7 @@ class SnapshotReader:
                 index,
                 lambda number: self._backend.open(self._segment(number), bulk=True),
                 self._segment,
+                LOCAL_THREADS if self._backend.local else REMOTE_THREADS,
             )
         return self._pages
 

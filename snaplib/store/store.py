@@ -8,7 +8,14 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from snaplib.errors import NoSuchSnapshot, NotAStore, SnapshotDamaged, StoreError, StoreTooNew
+from snaplib.errors import (
+    NoSuchSnapshot,
+    NotAStore,
+    SnapshotDamaged,
+    StoreError,
+    StoreTooNew,
+    UsageError,
+)
 from snaplib.store import names
 from snaplib.store.address import open_backend
 from snaplib.store.ends import End, Ends
@@ -260,6 +267,48 @@ class Store:
         # Its own folder, and those that were kept for it.
         for owner in {snapshot.id, *(segment.owner for segment in snapshot.segments)}:
             References(self._backend).collect(owner)
+
+    def prune(
+        self,
+        key: str | None = None,
+        *,
+        keep: int = 0,
+        older_than_s: float = 0.0,
+        dry_run: bool = False,
+        on_error: Callable[[StoreError], None] | None = None,
+    ) -> list[Snapshot]:
+        """Remove snapshots that neither their number nor their age spares.
+
+        Bytes that other snapshots refer to stay.
+
+        Args:
+            key: Only those of this key.
+            keep: How many of each key's newest to spare, whatever their age.
+            older_than_s: Spare what is younger.
+            dry_run: Only tell.
+            on_error: Called for each manifest that cannot be read, which is then left alone; by
+                default the error is raised before anything is removed.
+
+        Returns:
+            Those removed, newest first.
+
+        Raises:
+            UsageError: A negative number.
+            SnapshotDamaged: A manifest cannot be read.
+        """
+        if keep < 0 or older_than_s < 0:
+            raise UsageError("numbers of snapshots and ages are not negative")
+        before = self._clock() - dt.timedelta(seconds=older_than_s)
+        seen: dict[str, int] = {}
+        removed = []
+        for snapshot in self.snapshots(key, on_error):
+            seen[snapshot.key] = seen.get(snapshot.key, 0) + 1
+            if seen[snapshot.key] > keep and snapshot.created <= before:
+                removed.append(snapshot)
+        for snapshot in [] if dry_run else removed:
+            with contextlib.suppress(NoSuchSnapshot):
+                self.remove(snapshot.id)
+        return removed
 
     def sweep(self) -> list[str]:
         """Remove what dead writers and removed snapshots left, and return the ids of the folders
