@@ -31,6 +31,7 @@ VERBS = {
     "prune": "remove snapshots by number and age",
     "calibrate": "measure this host and the way to the store, for forecasts",
     "replay": "what each strategy would have done for a recorded task",
+    "report": "what snapshots were worth: interruptions survived, work kept and lost",
 }
 
 #: Those that obey notices: they must not be ended by one while they are still being imported.
