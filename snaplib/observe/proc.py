@@ -36,6 +36,9 @@ class ProcSource:
         procfs: Where the processes are seen.
         pid: The task's root.
         reason: Why it is not eBPF.
+
+    Raises:
+        ProcessLookupError: The root has ended.
     """
 
     kind: Literal["ebpf", "proc"] = "proc"
@@ -43,6 +46,7 @@ class ProcSource:
     def __init__(self, procfs: ProcFs, pid: int, *, reason: str = "") -> None:
         self._procfs = procfs
         self._pid = pid
+        self._started = procfs.stat(pid).start_ticks
         self.notes: tuple[str, ...] = (f"no eBPF: {reason}",) if reason else ()
         self._first_faults: dict[tuple[int, int], int] = {}
         self._last_faults: dict[tuple[int, int], int] = {}
@@ -52,6 +56,8 @@ class ProcSource:
         """Return what there is to be seen now."""
         try:
             pids = self._procfs.tree(self._pid)
+            if self._procfs.stat(self._pid).start_ticks != self._started:
+                return Look(())  # it has ended, and a stranger has its pid
         except ProcessLookupError:
             return Look(())
         alive = []

@@ -101,6 +101,8 @@ class Watch:
         try:
             self._cgroup = _cgroup_of(self._procfs, self._task.pid)
             self._source = self._open_source()
+            # It is the task that is looked at, and not a stranger who has its pid by now: it is still there.
+            self._task.members()
             self._armed.begin()
             self._newest = self._take()
         except BaseException:
@@ -249,14 +251,18 @@ class Watch:
 
     def _open_source(self) -> Source:
         pid = self._task.pid
-        if not self._procfs.exists(pid):
-            raise TaskEnded(f"the task {pid} has ended")
+        try:
+            return self._source_for(pid)
+        except ProcessLookupError:
+            raise TaskEnded(f"the task {pid} has ended") from None
+
+    def _source_for(self, pid: int) -> Source:
         if self._want_source == "proc":
             return ProcSource(self._procfs, pid)
         try:
             return EbpfSource(self._procfs, pid, cgroup_id=_own_cgroup_id(self._procfs, pid))
         except ProcessLookupError:
-            raise TaskEnded(f"the task {pid} has ended") from None
+            raise
         except OSError as error:
             if self._want_source == "ebpf":
                 raise

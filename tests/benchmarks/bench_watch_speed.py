@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from tests.benchmarks.harness import machine
+from tests.benchmarks.harness import machine, peak_kib
 
 SUMMARY = "start, stop, descriptors, sockets and memory of a watch"
 
@@ -168,14 +168,14 @@ def _command_kib(pid: int, *options: str, terminal: bool) -> int:
     while time.monotonic() < deadline:
         if select.select([ours], [], [], 0.1)[0]:
             os.read(ours, 1 << 16)
+    found = peak_kib(watcher.pid)
     watcher.terminate()
     with contextlib.suppress(OSError):
         while os.read(ours, 1 << 16):
             pass
     os.close(ours)
-    _, status, usage = os.wait4(watcher.pid, 0)
-    watcher.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss
+    watcher.wait()
+    return found
 
 
 def _watch(pid: int, rounds: int, arm: str) -> dict[str, list[float]]:

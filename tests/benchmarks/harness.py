@@ -95,6 +95,15 @@ def spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds) * 1000:.0f} [{min(seconds) * 1000:.0f}-{max(seconds) * 1000:.0f}]"
 
 
+def peak_kib(pid: int) -> int:
+    """Return the most memory that a process has had since it executed its program.
+
+    What wait4 tells counts from before that, when it was a copy of us.
+    """
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return int(words[words.index("VmHWM:") + 1])
+
+
 def machine() -> str:
     """Say on what the figures were measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -18,6 +18,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from snaplib.errors import TaskEnded
 from snaplib.kernel.bpf import BytecodeCache, observer
 from snaplib.kernel.syscalls import syscall
 from snaplib.observe import Trace, Watch
@@ -89,6 +90,59 @@ def test_a_full_map_is_told(start, monkeypatch) -> None:
         profile = watch._take()
     assert profile.losses.members >= 23 - 8
     assert 1 <= len(profile.members) <= 8
+
+
+CONNECTOR = """
+import socket, sys
+print('ready')
+server = socket.create_server(('127.0.0.1', 0), backlog=64)
+kept = []
+for line in sys.stdin:
+    for _ in range(int(line)):
+        client = socket.create_connection(server.getsockname())
+        kept += [client, server.accept()[0]]
+    print('done')
+"""
+
+
+def test_a_full_map_of_sockets_is_told(start, monkeypatch) -> None:
+    monkeypatch.setattr(observer, "BytecodeCache", SmallMaps)
+    monkeypatch.setattr(SmallMaps, "room", {"sockets": 8})
+    workload = start(CONNECTOR)
+    with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
+        workload.do("23")
+        profile = watch._take()
+    assert profile.losses.sockets > 0
+    assert len(profile.sockets) == 2 * 23 + 1, "the list needs no map"
+
+
+def with_pid(pid: int) -> subprocess.Popen[bytes]:
+    """Start a stranger that has a pid which somebody had before."""
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+        child = subprocess.Popen(["sleep", "60"])
+        if child.pid == pid:
+            return child
+        child.kill()
+        child.wait()
+    pytest.skip("this host gave the pid to nobody")
+
+
+@pytest.mark.parametrize("source", ["ebpf", "proc"])
+def test_a_stranger_with_the_pid_of_the_root_is_not_watched(start, source) -> None:
+    workload = start(IDLE)
+    with Watch(workload.task, 600.0, arm="none", source=source) as watch:
+        workload.do()
+        workload.process.wait()
+        stranger = with_pid(workload.pid)
+        try:
+            assert watch._take() is None
+            with pytest.raises(TaskEnded):
+                Watch(workload.task, 600.0, arm="none", source=source).start()
+        finally:
+            stranger.kill()
+            stranger.wait()
 
 
 def program_exists(program_id: int) -> bool:

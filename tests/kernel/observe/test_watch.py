@@ -55,7 +55,7 @@ def test_profiles_follow_each_other(start, source) -> None:
     with Watch(workload.task, 0.02, arm="none", source=source) as watch:
         profiles = [watch.profile()]
         while len(profiles) < 5:
-            profiles.append(watch.wait(profiles[-1], timeout_s=10.0))
+            profiles.append(watch.wait(profiles[-1], timeout_s=20.0))
     times = [one.monotonic_s for one in profiles]
     assert times == sorted(set(times))
     for before, after in itertools.pairwise(profiles):
@@ -68,7 +68,7 @@ def test_the_watch_ends_with_the_task(start, source) -> None:
     with Watch(workload.task, 0.02, arm="none", source=source) as watch:
         workload.do()
         workload.process.wait()
-        while watch.wait(timeout_s=10.0) is not None:
+        while watch.wait(timeout_s=20.0) is not None:
             pass
         assert watch.ended
         assert watch.profile().pid == workload.pid
@@ -86,7 +86,7 @@ def test_a_task_whose_main_thread_has_ended_lives_on(start, eventually, source) 
     workload.process.stdin.flush()
     eventually(lambda: ProcFs().stat(workload.pid).zombie, "the main thread ends")
     with Watch(workload.task, 0.02, arm="none", source=source) as watch:
-        profile = watch.wait(timeout_s=10.0)
+        profile = watch.wait(timeout_s=20.0)
     assert [one.pid for one in profile.members] == [workload.pid]
     assert profile.memory.anon_bytes > 100_000
     assert profile.members[0].resident_bytes > 100_000
@@ -116,8 +116,8 @@ def test_an_orphan_stays_a_member(start) -> None:
     with Watch(workload.task, 0.02, arm="none") as watch:
         workload.do("pid = os.fork() or (os.fork() and os._exit(0)) or time.sleep(60)")
         workload.do("os.waitpid(pid, 0)")
-        profile = watch.wait(timeout_s=10.0)
-        profile = watch.wait(profile, timeout_s=10.0)
+        profile = watch.wait(timeout_s=20.0)
+        profile = watch.wait(profile, timeout_s=20.0)
         for member in profile.members[1:]:
             os.kill(member.pid, 9)
     assert len(profile.members) == 2
@@ -130,10 +130,41 @@ def test_exec_keeps_the_member_and_its_counts(start) -> None:
         workload.process.stdin.write("os.execlp('sleep', 'sleep', '60')\n")
         workload.process.stdin.flush()
         while watch.profile().members[0].comm != "sleep":
-            assert watch.wait(timeout_s=10.0) is not None
-        profile = watch.wait(timeout_s=10.0)
+            assert watch.wait(timeout_s=20.0) is not None
+        profile = watch.wait(timeout_s=20.0)
     assert profile.counts.execs == 1
     assert [(one.kind, one.pid) for one in profile.events] in ([], [("exec", workload.pid)])
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_main_thread_ends_while_watched(start, eventually, source) -> None:
+    workload = start(OBEY)
+    workload.do("threading.Thread(target=time.sleep, args=(60,)).start(); import ctypes")
+    with Watch(workload.task, 600.0, arm="none", source=source) as watch:
+        workload.process.stdin.write("ctypes.CDLL(None).syscall(60, 0)\n")
+        workload.process.stdin.flush()
+        eventually(lambda: ProcFs().stat(workload.pid).zombie, "the main thread ends")
+        profile = watch._take()
+        assert [one.pid for one in profile.members] == [workload.pid]
+        assert {one.fd for one in profile.descriptors} == {0, 1, 2}
+        assert profile.counts.exits == 0
+
+
+def test_exec_by_another_thread_keeps_the_member(start) -> None:
+    """All other threads end, and the one that calls it gets the pid."""
+    workload = start(OBEY)
+    with Watch(workload.task, 0.02, arm="none", source="ebpf") as watch:
+        workload.process.stdin.write(
+            "threading.Thread(target=os.execlp, args=('sleep', 'sleep', '60')).start(); time.sleep(60)\n"
+        )
+        workload.process.stdin.flush()
+        while watch.profile().members[0].comm != "sleep":
+            assert watch.wait(timeout_s=20.0) is not None
+        profile = watch.wait(timeout_s=20.0)
+    assert [one.pid for one in profile.members] == [workload.pid]
+    assert profile.counts.execs == 1
+    assert profile.counts.exits == 0
+    assert {one.fd for one in profile.descriptors} == {0, 1, 2}
 
 
 def test_two_watches_do_not_disturb_each_other(start) -> None:
@@ -145,7 +176,7 @@ def test_two_watches_do_not_disturb_each_other(start) -> None:
         for _ in range(23):
             workload.do("os.waitpid(os.fork() or os._exit(0), 0)")
         for watch in (first, second):
-            profile = watch.wait(watch.wait(timeout_s=10.0), timeout_s=10.0)
+            profile = watch.wait(watch.wait(timeout_s=20.0), timeout_s=20.0)
             assert profile.counts.forks == 23
             assert profile.counts.exits == 23
 
@@ -186,6 +217,6 @@ def test_whoever_reads_hears_of_a_failure(start, monkeypatch) -> None:
     with Watch(start(IDLE).task, 0.05, arm="none") as watch:
         monkeypatch.setattr(watch, "_take", lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
-            watch.wait(timeout_s=10.0)
+            watch.wait(timeout_s=20.0)
         with pytest.raises(ZeroDivisionError):
             watch.profile()
