@@ -25,6 +25,7 @@ __all__ = [
     "CriuTooOld",
     "DeadlineExceeded",
     "DumpFailed",
+    "EncryptionKeyError",
     "HostUnfit",
     "KeyBusy",
     "NoSuchSnapshot",
@@ -223,6 +224,12 @@ class StoreFull(StoreError):
 
     exit_code = EXIT_DUMP_FAILED
     default_hint = "free space, prune old snapshots or name another store with --store"
+
+
+class EncryptionKeyError(StoreError, ValueError):
+    """The key of an encrypted store is missing, or it is another's."""
+
+    default_hint = "name its source with --encryption-key or in $SNAPLIB_ENCRYPTION_KEY"
 
 
 class StoreDenied(StoreError, PermissionError):

@@ -66,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb in _SUPERVISING:
         keep_notices()
     args = _parser(verb).parse_args(arguments)
+    if getattr(args, "encryption_key", None):
+        # For all that opens the store, other processes too. It is the source of the key, not the key.
+        os.environ["SNAPLIB_ENCRYPTION_KEY"] = args.encryption_key
     try:
         status: int = importlib.import_module(f"snaplib.cli.{args.verb}").run(args)
     except SnaplibError as error:

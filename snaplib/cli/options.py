@@ -22,6 +22,12 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         help="where snapshots are kept: a folder, or s3://, gs:// or az:// with bucket and folder "
         "(default: $SNAPLIB_STORE, else .snaplib/)",
     )
+    parser.add_argument(
+        "--encryption-key",
+        metavar="SOURCE",
+        help="where the key of an encrypted store is: file:PATH, env:NAME or command:COMMAND "
+        "(default: what $SNAPLIB_ENCRYPTION_KEY says)",
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -47,6 +47,10 @@ class ObjectReader(Protocol):
     """An object open for reading; any thread may read."""
 
     @property
+    def seal_bytes(self) -> int:
+        """How many bytes follow each piece of a bulk object that are not of it: those of its encryption."""
+
+    @property
     def size_bytes(self) -> int:
         """The object's size."""
 

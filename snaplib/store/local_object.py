@@ -86,6 +86,9 @@ class LocalObjectReader:
         bulk: Whether to read past the page cache with `read_into`.
     """
 
+    #: Nothing is added to what is written.
+    seal_bytes = 0
+
     def __init__(self, path: Path, meter: Meter, *, bulk: bool = False) -> None:
         self._path = path
         self._meter = meter

@@ -6,9 +6,10 @@ import contextlib
 import datetime as dt
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import (
+    EncryptionKeyError,
     NoSuchSnapshot,
     NotAStore,
     SnapshotDamaged,
@@ -23,6 +24,7 @@ from snaplib.store.journal import Journal, RunRecord, all_runs
 from snaplib.store.manifest import Snapshot
 from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
+from snaplib.store.sealed import Seal, SealedBackend, read_key
 from snaplib.store.snapshot import Parent, SnapshotWriter
 from snaplib.store.verify import Finding, Verification, verify
 
@@ -36,8 +38,10 @@ __all__ = ["Store"]
 
 #: The object that makes a folder a store.
 _MARK = "snaplib-store.json"
-#: The newest layout this snaplib knows.
-_FORMAT = 1
+#: The newest layout this snaplib knows: that of encrypted stores.
+_FORMAT = 2
+#: The layout of the others.
+_PLAIN_FORMAT = 1
 
 
 def _now() -> dt.datetime:
@@ -57,21 +61,35 @@ class Store:
         self._clock = clock
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str], *, create: bool = True) -> Store:
+    def open(
+        cls,
+        url: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        encryption_key: str | bytes | None = None,
+    ) -> Store:
         """Open a store.
 
         Args:
             url: A folder: its path or ``file://`` URL.
             create: Make the folder a store if it is empty or does not exist; false where it is only
                 to be read.
+            encryption_key: The key of an encrypted store: 32 bytes, or where they are, ``file:PATH``,
+                ``env:NAME`` or ``command:COMMAND``; by default what ``$SNAPLIB_ENCRYPTION_KEY`` says,
+                and if it says nothing, none.  A new store is encrypted if there is one.
 
         Raises:
+            EncryptionKeyError: The store is encrypted and the key is missing or another's, or there
+                is a key and the store is not encrypted.
             UsageError: The address means nothing to us.
             NotAStore: There is no store there, and something else or ``create`` is false.
             StoreTooNew: A newer snaplib made it.
             StoreReadOnly: It is to be made and cannot be.
         """
-        return cls.over(open_backend(os.fspath(url)), create=create)
+        key = encryption_key or os.environ.get("SNAPLIB_ENCRYPTION_KEY") or None
+        if isinstance(key, str):
+            key = read_key(key)
+        return cls.over(open_backend(os.fspath(url)), create=create, encryption_key=key)
 
     @classmethod
     def over(
@@ -79,6 +97,7 @@ class Store:
         backend: Backend,
         *,
         create: bool = False,
+        encryption_key: bytes | None = None,
         clock: Callable[[], dt.datetime] = _now,
     ) -> Store:
         """Open a store in a backend, as `open` does.
@@ -86,6 +105,7 @@ class Store:
         Args:
             backend: The backend.
             create: Make it a store if it is empty.
+            encryption_key: The key of an encrypted store, 32 bytes.
             clock: Tells the time, with its zone.
         """
         try:
@@ -94,25 +114,22 @@ class Store:
             empty = next(iter(backend.names("")), None) is None
             if not create or not empty:
                 raise NotAStore(f"{backend.url} is not a snaplib store") from None
-            mark = json.dumps({"format": _FORMAT}).encode()
+            mark = _new_mark(encryption_key)
+            # Somebody else may make it at the same time: what is there then counts.
             with contextlib.suppress(FileExistsError):
                 backend.put_new(_MARK, mark)
-                return cls(backend, clock)
             mark = backend.get(_MARK)
-        try:
-            found = json.loads(mark)["format"]
-        except (ValueError, KeyError, TypeError):
-            found = None
-        if not isinstance(found, int):
-            raise NotAStore(f"{backend.url}: {_MARK} is not what snaplib writes")
-        if found > _FORMAT:
-            raise StoreTooNew(f"{backend.url} is of format {found}; this snaplib knows {_FORMAT}")
-        return cls(backend, clock)
+        return cls(_unsealed(backend, mark, encryption_key), clock)
 
     @property
     def url(self) -> str:
         """The address."""
         return self._backend.url
+
+    @property
+    def encryption_key(self) -> bytes | None:
+        """The key it was opened with."""
+        return self._backend.seal.key if isinstance(self._backend, SealedBackend) else None
 
     @property
     def address(self) -> str:
@@ -370,3 +387,33 @@ class Store:
         except FileNotFoundError:
             return None
         return Snapshot.from_json(data, name)
+
+
+def _new_mark(key: bytes | None) -> bytes:
+    fields: dict[str, Any] = {"format": _PLAIN_FORMAT}
+    if key is not None:
+        fields = {"format": _FORMAT, "encryption": Seal.new(key).to_json()}
+    return json.dumps(fields).encode()
+
+
+def _unsealed(backend: Backend, mark: bytes, key: bytes | None) -> Backend:
+    """Return the backend that understands what is in a store."""
+    try:
+        fields = json.loads(mark)
+        found, encryption = fields["format"], fields.get("encryption")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        found, encryption = None, None
+    if not isinstance(found, int):
+        raise NotAStore(f"{backend.url}: {_MARK} is not what snaplib writes")
+    if found > _FORMAT:
+        raise StoreTooNew(f"{backend.url} is of format {found}; this snaplib knows {_FORMAT}")
+    if encryption is None:
+        if key is not None:
+            raise EncryptionKeyError(
+                f"{backend.url} is not encrypted, and an encryption key was given",
+                hint="name a new store, or give no key",
+            )
+        return backend
+    if key is None:
+        raise EncryptionKeyError(f"{backend.url} is encrypted, and no key was given")
+    return SealedBackend(backend, Seal.from_json(key, encryption, backend.url))

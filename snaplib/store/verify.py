@@ -180,7 +180,7 @@ class _Check:
         expected = self._snapshot.segments[number]
         name = names.object_name(expected.owner, expected.name)
         try:
-            segment = self._backend.open(name)
+            segment = self._backend.open(name, bulk=True)
         except FileNotFoundError:
             yield Finding(name, None, "is missing")
             return
@@ -200,8 +200,8 @@ class _Check:
                     yield Finding(name, offset, error.message.rpartition(": ")[2])
                 except StoreError as error:
                     yield Finding(name, offset, error.message)
-                self._advance(size)
-                end = offset + size
+                self._advance(size + segment.seal_bytes)
+                end = offset + size + segment.seal_bytes
             size = max(end, segment.size_bytes)
             yield from self._gap(segment, name, end, size, padded=padded)
             if segment.size_bytes != expected.size_bytes:

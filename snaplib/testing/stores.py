@@ -132,6 +132,8 @@ class _MemoryWriter:
 
 
 class _MemoryReader:
+    seal_bytes = 0
+
     def __init__(self, content: bytes) -> None:
         self._content = content
 

@@ -60,7 +60,10 @@ class _Server:
         self._note: Path | None = None
 
     def run(self) -> int:
-        store = Store.open(self._order["store"], create=False)
+        key = self._order["key"]
+        store = Store.open(
+            self._order["store"], create=False, encryption_key=bytes.fromhex(key) if key else None
+        )
         with store.read(self._order["snapshot"]) as reader:
             pages = reader.pages
             cache = FrameCache(pages.load_frame)

@@ -66,6 +66,8 @@ class LazyHelper:
         self._tell(
             {
                 "store": self._store.address,
+                # Through the pipe: not even root sees it in a list of processes.
+                "key": self._store.encryption_key.hex() if self._store.encryption_key else None,
                 "snapshot": snapshot.id,
                 "criu": str(criu.path),
                 "folder": str(folder),

@@ -237,6 +237,9 @@ class RemoteObjectReader:
         size_bytes: Its size.
     """
 
+    #: Nothing is added to what is written.
+    seal_bytes = 0
+
     def __init__(self, link: Link, store: ObjectStore, name: str, size_bytes: int) -> None:
         self._link = link
         self._store = store

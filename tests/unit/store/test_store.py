@@ -89,8 +89,8 @@ def test_addresses(url, match):
 
 def test_newer_store(store, tmp_path):
     """The layout of a newer snaplib is not touched."""
-    (tmp_path / "store" / "snaplib-store.json").write_text('{"format": 2}')
-    with pytest.raises(StoreTooNew, match="format 2"):
+    (tmp_path / "store" / "snaplib-store.json").write_text('{"format": 3}')
+    with pytest.raises(StoreTooNew, match="format 3"):
         Store.open(store.url)
 
 
