@@ -220,8 +220,29 @@ class WarmCopy:
         """
         tracker, pids = self._tracked(), self._pids()
         self._note(tracker.scan(frozen_by_caller=True), pids)
-        self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, self._owed)
+        # What is code is left for the end, when CRIU is at rest.
+        left = self._owed - self._code(pids)
+        self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, left)
         return self._final
+
+    def _code(self, pids: dict[int, int]) -> RunSet:
+        """Return the pages that may be executed.
+
+        CRIU makes a task run system calls for it, and writes them into its code for that moment: a
+        copy that is made just then is wrong (CRIU: compel/src/lib/infect.c, compel_execute_syscall).
+        """
+        begins, ends = [], []
+        for ns_pid, pid in pids.items():
+            try:
+                mappings = self.task.procfs.maps(pid)
+            except ProcessLookupError:
+                continue
+            base = self.writer.pages.page_number(task_space(ns_pid), 0)
+            for mapping in mappings:
+                if "x" in mapping.perms and mapping.path != "[vsyscall]":
+                    begins.append(base + mapping.start // PAGE_BYTES)
+                    ends.append(base + mapping.end // PAGE_BYTES)
+        return RunSet.of(begins, ends)
 
     def committed(self) -> None:
         """Say that the snapshot has been committed, and the task runs on."""

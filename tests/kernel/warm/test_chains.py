@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
 import snaplib
 from snaplib.checkpoint import tracked
 from snaplib.errors import ShimUnusable
-from snaplib.store import PAGE_BYTES, RunSet
+from snaplib.store import PAGE_BYTES, RunSet, Space
+from snaplib.warm import finalcopy
 
 pytestmark = pytest.mark.require("all", "write_protect")
 
@@ -35,6 +40,39 @@ def test_a_chain_of_a_tree(trees, store, copying) -> None:
     for number in (0, 1):
         store.remove(taken[number].id)
     trees.check(store, taken[4].id)
+
+
+def test_code_that_criu_changes_for_a_moment_is_saved_as_it_is(
+    trees, store, copying, monkeypatch
+) -> None:
+    """The last copies are made just while CRIU's own system calls are written into the task's code."""
+    task = trees.start()
+    warm = copying(task)
+    warm.copy()
+    # This one changes the code and puts it back: so the next has to copy it.
+    snaplib.dump(task, store, leave_running=True, warm=warm)
+    code = next(one for one in task.procfs.maps(task.pid) if one.perms == "r-xp")
+    copy_pages = finalcopy.copy_pages
+    before = []
+
+    with Path(f"/proc/{task.pid}/mem").open("rb", buffering=0) as memory:
+
+        def wait_until_it_is_changed(*arguments, **options):
+            if before:
+                return copy_pages(*arguments, **options)
+            before.append(os.pread(memory.fileno(), PAGE_BYTES, code.start))
+            give_up = time.monotonic() + 5
+            while time.monotonic() < give_up:
+                if os.pread(memory.fileno(), PAGE_BYTES, code.start) != before[0]:
+                    break
+            return copy_pages(*arguments, **options)
+
+        monkeypatch.setattr(finalcopy, "copy_pages", wait_until_it_is_changed)
+        snapshot = snaplib.dump(task, store, leave_running=True, warm=warm)
+
+    assert "full_because" not in snapshot.extra
+    with store.read(snapshot.id) as reader:
+        assert reader.pages.read(Space(1, task.ns_pid), code.start, 1) == before[0]
 
 
 def test_without_the_preload_library(trees, store, copying, monkeypatch) -> None:
