@@ -25,10 +25,13 @@ pytestmark = pytest.mark.require("root", "criu", "pid_namespace", "mount_namespa
 _DEADLINE_S = 15.0
 _LINES = 40_000
 
-#: Writes numbered lines, faster than they are read, until it has written them all.
+#: Writes numbered lines, faster than they are read, and the last of them once it may end: see `finish`.
 _WRITER = f"""
-import sys, time
+import os, sys, time
 for number in range({_LINES}):
+    while number == {_LINES - 1} and not os.path.exists(os.environ["MAY_END"]):
+        sys.stdout.flush()
+        time.sleep(0.01)
     sys.stdout.write(f"{{number}} {{'x' * (number % 97)}}\\n")
     if number % 1000 == 0:
         sys.stdout.flush()
@@ -54,6 +57,7 @@ class Saved:
 @pytest.fixture(autouse=True)
 def _own_runtime_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("MAY_END", str(tmp_path / "may-end"))
     yield
     for path in (tmp_path / "run" / "sessions").glob("*"):
         found = Session.find(path.name)
@@ -124,6 +128,8 @@ def load(saved: Saved, **streams) -> Session:
 
 
 def finish(session: Session) -> ExitStatus:
+    """Let the task end: not before its last dump, however late that comes on a loaded machine."""
+    Path(os.environ["MAY_END"]).touch()
     status = session.wait(_DEADLINE_S)
     session.cleanup()
     return status
@@ -204,11 +210,15 @@ def test_a_file_that_was_emptied_and_not_captured_is_told(tmp_path, eventually):
         load(saved, stdout=file)
 
 
+#: Copies its input, but for the last part only once it may end.
 _READER = """
 import os, sys, time
+done = 0
 while part := os.read(0, 4099):
-    os.write(1, part)
+    done += os.write(1, part)
     time.sleep(0.0005)
+    while done > 1_000_000 and not os.path.exists(os.environ["MAY_END"]):
+        time.sleep(0.01)
 """
 
 
