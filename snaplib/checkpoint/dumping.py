@@ -35,6 +35,7 @@ from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
 from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
+from snaplib.checkpoint.written import WrittenFile, written_files
 from snaplib.criu import (
     PARENT_NAMES,
     Criu,
@@ -94,6 +95,7 @@ def dump(
     deadline_s: float | Deadline = 120.0,
     tcp: str = "established",
     skip_preflight: bool = False,
+    stand_in: bool = False,
     warm: WarmCopy | None = None,
     progress: Progress | None = None,
     plan: Plan | Forecast | None = None,
@@ -110,6 +112,8 @@ def dump(
             off, while the dump is under way.
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
         skip_preflight: Whether to try even what preflight says must fail.
+        stand_in: Whether the snapshot of a task that runs on is to take its place should it be lost: a restore then
+            cuts off what the task has appended to its files since, and fails if they have changed otherwise.
         warm: What was copied ahead, of this task and into this store: only what has changed since is taken now.  If
             that turns out not to be possible, all of it is taken, in the same time.  When the task runs on, the next
             dump with the same copies is incremental to this one.
@@ -149,6 +153,7 @@ def dump(
         "leave_running": leave_running,
         "deadline": deadline,
         "tcp": tcp,
+        "stand_in": stand_in and leave_running,
         "progress": progress or (lambda _stage, _bytes: None),
         "promise": promise,
         "stopwatch": stopwatch,
@@ -247,6 +252,7 @@ class _Dump:
     leave_running: bool
     deadline: Deadline
     tcp: str
+    stand_in: bool
     progress: Progress
     promise: Promise | None
     stopwatch: Stopwatch
@@ -257,6 +263,7 @@ class _Dump:
     _frozen_at: float | None = attrs.field(default=None, init=False)
     _description: dict[str, Any] = attrs.field(factory=dict, init=False)
     _members: tuple[Member, ...] = attrs.field(default=(), init=False)
+    _written: list[WrittenFile] = attrs.field(factory=list, init=False)
     _is_shell_job: bool = attrs.field(default=False, init=False)
     _agreed: bool = attrs.field(default=False, init=False)
     _snapshot: Snapshot | None = attrs.field(default=None, init=False)
@@ -395,6 +402,9 @@ class _Dump:
             "task": describe_task(self.task),
             "host": describe_host(self.criu),
         }
+        if self.stand_in:
+            pids = [member.pid for member in self._members]
+            self._written = written_files(self.task.procfs, pids)
 
     def _when_complete(self) -> None:
         """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
@@ -440,6 +450,8 @@ class _Dump:
 
     def _extra(self) -> dict[str, Any]:
         extra: dict[str, Any] = {"shell_job": self._is_shell_job}
+        if self.stand_in:
+            extra["written"] = [attrs.asdict(one) for one in self._written]
         if self.promise:
             extra["forecast"] = promise_json(self.promise)
         if self.tracked:

@@ -16,6 +16,7 @@ from snaplib.checkpoint.lazy import LazyHelper, note_lazy
 from snaplib.checkpoint.memoryimages import write_images, write_lazy_images
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.watchdog import Watchdog
+from snaplib.checkpoint.written import roll_back
 from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError
 from snaplib.runtime import scratch_dir
@@ -141,6 +142,7 @@ class _Restore:
 
     def _run(self, session: Session, images: Path, *, lazy: bool = False) -> Task:
         try:
+            roll_back(self.snapshot.extra.get("written", ()))
             _run_criu(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
             session.adopt_root(self.snapshot.task["root_ns_pid"])
         except BaseException:

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
             exit_saved=args.exit_saved,
             lazy=args.lazy,
             priority=args.priority,
+            snapshot_every_s=args.snapshot_every,
             keep_snapshots=True,
             on_event=log,
         )

@@ -91,6 +91,13 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
         help=f"the exit status for: saved, run me again (default: {EXIT_SAVED})",
     )
     parser.add_argument(
+        "--snapshot-every",
+        type=float,
+        metavar="SECONDS",
+        help="save the task so often while it runs on: so much is lost at most if the machine goes without notice "
+        "(default: never)",
+    )
+    parser.add_argument(
         "--priority",
         type=int,
         default=0,
@@ -125,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
             max_attempts=args.max_attempts,
             once=args.once,
             priority=args.priority,
+            snapshot_every_s=args.snapshot_every,
             keep_snapshots=args.keep,
             adopt_orphans=args.adopt_orphans,
             on_event=log,
@@ -201,6 +209,8 @@ def _for_people(event: Event) -> str:
         case "restored":
             seconds = human_seconds(details["restore_s"])
             return f"restored snapshot {details['snapshot']} in {seconds} (pid {details['pid']})"
+        case "snapshot_failed":
+            return f"snapshot failed: {details['reason']}; the task runs on"
         case "waiting":
             when = details["start_s"]
             turn = (

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from snaplib.store import RunRecord
+from snaplib.store.names import time_of
 
 __all__ = ["KeySummary", "Report", "summarize"]
 
@@ -119,7 +120,9 @@ def _summary(key: str, runs: list[RunRecord]) -> KeySummary:
             counts["cut_off"] += run.outcome is None
             counts["resumed"] += fate == "resumed"
             counts["waiting"] += fate == "waiting"
-            seconds["lost_s" if fate == "lost" else "kept_s"] += worth_s
+            kept_s = worth_s if fate != "lost" else min(worth_s, _saved_ahead_s(run, after))
+            seconds["kept_s"] += kept_s
+            seconds["lost_s"] += worth_s - kept_s
     return KeySummary(key, len(runs), **counts, **seconds, **_spent(runs))  # type: ignore[arg-type]
 
 
@@ -136,6 +139,13 @@ def _fate(run: RunRecord, after: RunRecord | None) -> str:
     if after is None:
         return "waiting"
     return "resumed" if after.how == "restored" else "lost"
+
+
+def _saved_ahead_s(run: RunRecord, after: RunRecord | None) -> float:
+    """Return the seconds of a run up to the snapshot made while it ran that the next one went on from."""
+    if after is None or after.snapshot is None or after.snapshot == run.snapshot:
+        return 0.0
+    return max(0.0, (time_of(after.snapshot) - run.began).total_seconds())
 
 
 def _spent(runs: Sequence[RunRecord]) -> dict[str, float | int | None]:

@@ -29,6 +29,7 @@ __all__ = [
     "object_folder",
     "object_name",
     "segment",
+    "time_of",
 ]
 
 MANIFESTS = "manifests"
@@ -55,9 +56,17 @@ def new_id(now: dt.datetime, after: str | None = None) -> str:
     """
     now = now.astimezone(dt.UTC)
     if after is not None:
-        earlier = dt.datetime.strptime(f"{after.partition('-')[0]}+0000", f"{_TIME_FORMAT}%z")
-        now = max(now, earlier + dt.timedelta(microseconds=1))
+        now = max(now, time_of(after) + dt.timedelta(microseconds=1))
     return f"{now.strftime(_TIME_FORMAT)}-{secrets.token_hex(3)}"
+
+
+def time_of(snapshot_id: str) -> dt.datetime:
+    """Return the time in an id, with its zone.
+
+    Raises:
+        ValueError: It is no id.
+    """
+    return dt.datetime.strptime(f"{snapshot_id.partition('-')[0]}+0000", f"{_TIME_FORMAT}%z")
 
 
 def key_folder(key: str) -> str:

@@ -17,7 +17,7 @@ from snaplib.errors import DeadlineExceeded, SnaplibError
 from snaplib.node import Turn
 from snaplib.reclaim import Notice, NoticeKind, Window
 from snaplib.session import ExitStatus, RawTerminal, Session
-from snaplib.store import Snapshot
+from snaplib.store import Snapshot, Store
 from snaplib.supervise.copying import Copying
 from snaplib.supervise.inbox import Inbox, Tell
 from snaplib.supervise.job import Job
@@ -78,6 +78,8 @@ class Life:
         inbox: Where notices come in.
         machine: The state, which is ``running``, and whom to tell.
         window_s: How long a window lasts when a notice does not say.
+        store: Where snapshots are.
+        snapshot_every_s: Seconds between two snapshots while the task runs; none are made by default.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class Life:
         inbox: Inbox,
         machine: StateMachine,
         window_s: float,
+        store: Store,
+        snapshot_every_s: float | None = None,
     ) -> None:
         self._task = task
         self._session = session
@@ -102,7 +106,7 @@ class Life:
         self._machine = machine
         self._window_s = window_s
         self._saver = saver
-        self._copying = Copying(saver, machine, inbox.put)
+        self._copying = Copying(saver, store, machine, inbox.put, snapshot_every_s=snapshot_every_s)
         self._saving: _Saving | None = None
         self._dump: Job | None = None
 

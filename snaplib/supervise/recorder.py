@@ -80,6 +80,9 @@ class Recorder:
             self._count("copies", 1)
             self._count("copy_s", details.get("copy_s", 0.0))
             self._count("copied_bytes", details.get("copied_bytes", 0))
+        elif event.name == "snapshot":
+            self._count("snapshots", 1)
+            self._count("copy_s", details.get("copy_s", 0.0))
         elif event.name in _OUTCOMES:
             self._end(_OUTCOMES[event.name], details)
 

@@ -102,6 +102,20 @@ class Saver(Protocol):
         """
         ...
 
+    def snapshot(self, deadline: Deadline) -> Snapshot:
+        """Save the task, and let it run on: ``dump(…, leave_running=True, stand_in=True)``.
+
+        Args:
+            deadline: When it must be done; called off when there is no time left for it.
+
+        Returns:
+            The snapshot, durable.
+
+        Raises:
+            SnaplibError: It failed; the task runs on.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of everything; the task has ended, or runs on unsupervised."""
         ...
@@ -140,6 +154,19 @@ class FullDump:
         context = self._context
         return dump(
             context.task, context.store, key=context.key, tcp=context.tcp, deadline_s=deadline
+        )
+
+    def snapshot(self, deadline: Deadline) -> Snapshot:
+        """Dump the whole task, and let it run on."""
+        context = self._context
+        return dump(
+            context.task,
+            context.store,
+            key=context.key,
+            tcp=context.tcp,
+            deadline_s=deadline,
+            leave_running=True,
+            stand_in=True,
         )
 
     def close(self) -> None:

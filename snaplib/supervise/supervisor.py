@@ -65,6 +65,8 @@ class Supervisor:
         once: If the task of this key has ended before, do not start it again but end with its status.
         lazy: Let a task that is resumed run before its memory is there.
         priority: Of the tasks of one node that must be saved at once, those of a higher one come first.
+        snapshot_every_s: Seconds between two snapshots while the task runs on: if the machine goes without notice, so
+            much work is lost at most.  None are made by default.
         keep_snapshots: Whether snapshots stay once the task has ended well.
         adopt_orphans: Whether processes that lose their parent become the command's own; see `Task.launch`.
         saver: Makes what copies the task ahead and saves it.
@@ -91,6 +93,7 @@ class Supervisor:
         once: bool = False,
         lazy: bool = False,
         priority: int = 0,
+        snapshot_every_s: float | None = None,
         keep_snapshots: bool = False,
         adopt_orphans: bool = False,
         saver: SaverFactory = FullDump,
@@ -109,6 +112,8 @@ class Supervisor:
             raise UsageError(
                 f"{on_restore_failure!r} is not one of {', '.join(ON_RESTORE_FAILURE)}"
             )
+        if snapshot_every_s is not None and snapshot_every_s <= 0:
+            raise UsageError(f"a snapshot every {snapshot_every_s:g} s leaves no time for the task")
         if max_attempts is not None and max_attempts < 1:
             raise UsageError(f"{max_attempts} attempts are none")
         self.command = tuple(command)
@@ -123,6 +128,7 @@ class Supervisor:
         self.once = once
         self.lazy = lazy
         self.priority = priority
+        self.snapshot_every_s = snapshot_every_s
         self.keep_snapshots = keep_snapshots
         self.adopt_orphans = adopt_orphans
         self._make_saver = saver
@@ -235,6 +241,8 @@ class Supervisor:
                 inbox=self._inbox,
                 machine=machine,
                 window_s=self.window_s,
+                store=self.store,
+                snapshot_every_s=self.snapshot_every_s,
             )
             return self._finish(life.run())
 

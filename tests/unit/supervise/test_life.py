@@ -15,6 +15,7 @@ from snaplib.event import Event
 from snaplib.node import Waiting
 from snaplib.reclaim import Notice, NoticeKind
 from snaplib.session import ExitStatus
+from snaplib.store import Snapshot
 from snaplib.supervise import Expected, State
 from snaplib.supervise.inbox import Inbox
 from snaplib.supervise.life import Life
@@ -49,6 +50,7 @@ class FakeSaver:
     def __init__(self) -> None:
         self.saves: list[Callable[[Deadline], object]] = []
         self.copies: list[Callable[[threading.Event], dict[str, object]]] = []
+        self.snapshots: list[Callable[[Deadline], object]] = []
         self.failures: list[int] = []
         self.hints = 0
         self.closed = False
@@ -61,6 +63,9 @@ class FakeSaver:
 
     def hint(self) -> None:
         self.hints += 1
+
+    def snapshot(self, deadline: Deadline) -> object:
+        return self.snapshots.pop(0)(deadline)
 
     def expect(self) -> Expected:
         return Expected(1 << 20, 2.5)
@@ -100,10 +105,11 @@ class FakeTurn:
 class Scene:
     """A life in which the test is everybody else."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float | None = None) -> None:
         self.session, self.saver, self.inbox = FakeSession(), FakeSaver(), Inbox()
         self.alive = True
         self.turn = FakeTurn()
+        self.removed: list[str] = []
         self.events: list[Event] = []
         #: Called when an event of that name is told.
         self.when: dict[str, Callable[[], object]] = {}
@@ -120,6 +126,8 @@ class Scene:
             inbox=self.inbox,
             machine=machine,
             window_s=120.0,
+            store=SimpleNamespace(remove=self.removed.append),
+            snapshot_every_s=every_s,
         )
 
     def _told(self, event: Event) -> None:
@@ -342,3 +350,30 @@ def test_a_turn_ends_with_a_dump_that_fails(scene: Scene) -> None:
     with pytest.raises(DumpFailed):
         scene.life.run()
     assert scene.turn.calls == ["noticed", "done", "leave"]
+
+
+def whole(snapshot_id: str) -> Snapshot:
+    return Snapshot(
+        id=snapshot_id,
+        key="key",
+        created_at="2026-11-28T00:00:00+00:00",
+        snaplib_version="0",
+        objects={},
+        raw_bytes=0,
+        stored_bytes=7,
+        pages=0,
+        timings={"frozen_s": 0.1},
+    )
+
+
+def test_snapshots_are_made_now_and_then_and_replace_each_other() -> None:
+    scene = Scene(every_s=0.01)
+    scene.saver.snapshots = [lambda _: whole("s1"), fails, lambda _: whole("s2"), until_called_off]
+    scene.when["snapshot"] = lambda: scene.names.count("snapshot") == 2 and scene.notice()
+    scene.saver.saves = [saved]
+    assert scene.life.run().saved
+    scene.close()
+    told = [name for name in scene.names if name.startswith("snapshot")]
+    assert told[:3] == ["snapshot", "snapshot_failed", "snapshot"]
+    assert scene.removed == ["s1"]
+    assert scene.events[-1].state == "saved"
