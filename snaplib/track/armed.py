@@ -72,6 +72,9 @@ class ArmedProcess:
         self._sample = sample
         self._files = FileTimes(procfs, pid, members)
         self._program: tuple[int, ...] | None = None
+        #: Whether it has a context of asynchronous I/O. A transfer that was begun before its pages
+        #: are armed fills them afterwards, unseen; nothing tells when it is over.
+        self._is_asynchronous = False
         #: Where transparent huge pages were before arming, which splits them.
         self._huge: list[RegionArray] = []
         try:
@@ -135,6 +138,8 @@ class ArmedProcess:
             # What is not there any more can only have been looked for in vain.
             if self._registrar.is_plain(area) or not look.settled:
                 self.give_up(look, area, Unknown.UNREGISTERED)
+        if self._is_asynchronous:
+            self.distrust(look, Unknown.ASYNCHRONOUS)
 
     def give_up(self, look: Look, area: Area, why: Unknown) -> None:
         """Note all of an area that may hold something as of unknown state."""
@@ -144,10 +149,10 @@ class ArmedProcess:
             whole = np.array([(area.start, area.end, 0)], np.uint64)
             look.add(to_runs(whole, area.kind, why))
 
-    def distrust(self, look: Look) -> None:
+    def distrust(self, look: Look, why: Unknown) -> None:
         """Note all of the process as of unknown state."""
         for area in self._areas():
-            self.give_up(look, area, Unknown.FAILED)
+            self.give_up(look, area, why)
 
     def mappings(self, look: Look) -> tuple[int, int]:
         """Return how many areas are registered after a look, and the bytes of those refused."""
@@ -188,6 +193,7 @@ class ArmedProcess:
             self._program = program
         if not mappings or program != self._program:
             raise ProcessLookupError(errno.ESRCH, f"pid {self.pid} runs another program")
+        self._is_asynchronous = any(mapping.path.startswith("/[aio]") for mapping in mappings)
         return areas_of(mappings)
 
     def _add_changed(self, look: Look, areas: Sequence[Area], *, rearm: bool) -> None:

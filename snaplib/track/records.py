@@ -70,6 +70,8 @@ class Unknown(enum.IntEnum):
     UNTRACKED = 6
     #: Shared memory that was just mapped and not touched yet; others may have filled it.
     UNSEEN = 7
+    #: The process lets the kernel fill its memory at any time (asynchronous I/O, io_setup(2)).
+    ASYNCHRONOUS = 8
 
 
 def _pages(runs: RunArray) -> int:

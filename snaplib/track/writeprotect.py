@@ -7,7 +7,8 @@ at each scan, and armed in it. What cannot be known is never called clean:
 - a mapping that is not registered is `untracked` wholly, and registered while the task stands still
   for a few milliseconds;
 - a process that forked or executed is new wholly; one whose scan fails is `untracked` wholly;
-- a memfd that was written through its descriptor is `untracked` wholly;
+- a memfd that was written through its descriptor is `untracked` wholly, and so is a process with
+  asynchronous I/O (`io_setup`), which may be under way into a page when that is protected;
 - writes to shared memory by processes that are not of the task, by io_uring into registered buffers
   and by devices are not seen: the page tables that this reads have no trace of them.
 
@@ -227,7 +228,7 @@ class WriteProtect:
                 process = self._roster.armed[pid]
                 process.finish(look, rearm=rearm)
                 if pid in doubtful:
-                    process.distrust(look)
+                    process.distrust(look, Unknown.FAILED)
                 runs = join_runs(look.runs)
                 known = runs["why"] == Unknown.KNOWN
                 processes[pid] = ProcessScan(

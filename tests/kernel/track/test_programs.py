@@ -12,7 +12,7 @@ import pytest
 
 from snaplib.errors import TaskEnded
 from snaplib.task import Task
-from snaplib.track import Basis, WriteProtect, open_tracker
+from snaplib.track import Basis, Unknown, WriteProtect, open_tracker
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
@@ -75,3 +75,21 @@ def test_sampling_arms_large_mappings_in_part_and_says_so(victim, require):
         assert pages // 8 * 0.8 < scan.pages < pages // 8 * 1.3
         assert scan.estimate.pages == pytest.approx(pages, rel=0.02)
         assert scan.estimate.standard_error_pages < pages * 0.1
+
+
+def test_memory_that_the_disk_may_fill_at_any_time_is_never_clean(compiled, tmp_path, require):
+    require("write_protect", "pidfd", "ptrace")
+    with subprocess.Popen(
+        [compiled("asynchronous"), "1024"], stdout=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        try:
+            process.stdout.readline()
+            with Task.attach(process.pid) as task, WriteProtect(task) as tracker:
+                tracker.arm()
+                for _ in range(2):
+                    found = tracker.scan().process(process.pid)
+                    assert found.dirty["pages"].sum() >= 1024
+                    assert Unknown.ASYNCHRONOUS in found.untracked["why"]
+                assert task.alive()
+        finally:
+            process.kill()
