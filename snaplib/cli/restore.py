@@ -9,7 +9,7 @@ import time
 from snaplib.checkpoint import restore
 from snaplib.cli.options import add_json, add_store
 from snaplib.cli.output import emit_json, human_seconds, message
-from snaplib.cli.run import EventLog, add_supervision, obey_signals
+from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signals
 from snaplib.errors import NoSuchSnapshot, UsageError
 from snaplib.reclaim import choose_sources
 from snaplib.store import Snapshot, Store
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             priority=args.priority,
             snapshot_every_s=args.snapshot_every,
             keep_snapshots=True,
+            saver=choose_saver(args),
             on_event=log,
         )
         obey_signals(supervisor)

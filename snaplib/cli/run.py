@@ -16,9 +16,16 @@ from snaplib.errors import EXIT_SAVED, UsageError
 from snaplib.event import Event
 from snaplib.reclaim import choose_sources
 from snaplib.store import Store
-from snaplib.supervise import ON_RESTORE_FAILURE, Supervisor
+from snaplib.supervise import (
+    MAX_OVERHEAD_PERCENT,
+    ON_RESTORE_FAILURE,
+    FullDump,
+    SaverFactory,
+    Supervisor,
+    warm_saver,
+)
 
-__all__ = ["EventLog", "add_supervision", "configure", "obey_signals", "run"]
+__all__ = ["EventLog", "add_supervision", "choose_saver", "configure", "obey_signals", "run"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 
@@ -105,6 +112,14 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
         help="of the tasks of one node that must be saved at once, those of a higher one come first (default: 0)",
     )
     parser.add_argument(
+        "--max-overhead",
+        type=float,
+        default=MAX_OVERHEAD_PERCENT,
+        metavar="PERCENT",
+        help="how much of one CPU copying ahead may take; 0 copies nothing ahead (default: "
+        f"{MAX_OVERHEAD_PERCENT:g})",
+    )
+    parser.add_argument(
         "--keep", action="store_true", help="keep snapshots once the task has ended well"
     )
     parser.add_argument(
@@ -134,11 +149,23 @@ def run(args: argparse.Namespace) -> int:
             priority=args.priority,
             snapshot_every_s=args.snapshot_every,
             keep_snapshots=args.keep,
+            saver=choose_saver(args),
             adopt_orphans=args.adopt_orphans,
             on_event=log,
         )
         obey_signals(supervisor)
         return supervisor.run()
+
+
+def choose_saver(args: argparse.Namespace) -> SaverFactory:
+    """Return how the task is copied ahead and saved, as the options say.
+
+    Raises:
+        UsageError: The overhead is negative.
+    """
+    if args.max_overhead < 0:
+        raise UsageError(f"an overhead of {args.max_overhead:g} percent is not possible")
+    return warm_saver(args.max_overhead) if args.max_overhead else FullDump
 
 
 def obey_signals(supervisor: Supervisor) -> None:
@@ -236,9 +263,16 @@ def _for_people(event: Event) -> str:
             return f"notice: this machine now ends in {human_seconds(details['window_s'])} ({details['source']})"
         case "source_failed":
             return f"source of notices {details['source']}: {details['reason']}; asking on"
+        case "copied" if details.get("first"):
+            return (
+                f"copied {human_bytes(details['warm_bytes'])} ahead; from now on only what changes is copied, and a "
+                "notice finds most of the work done"
+            )
+        case "copy_failed":
+            return f"nothing is copied ahead: {details['reason']}"
         case "saved" if "memory_bytes" in details:
             return (
-                f"saved snapshot {details['snapshot']}: {human_bytes(details['memory_bytes'])} of memory as "
+                f"saved snapshot {details['snapshot']}: {_saved_memory(details)} as "
                 f"{human_bytes(details['stored_bytes'])}, frozen {human_seconds(details['frozen_s'])}, "
                 f"all in {human_seconds(details['dump_s'])}; run the same command again to go on"
             )
@@ -257,6 +291,14 @@ def _for_people(event: Event) -> str:
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
         case _:
             return ""
+
+
+def _saved_memory(details: dict[str, Any]) -> str:
+    memory, final = details["memory_bytes"], details["final_bytes"]
+    if final is None:
+        return f"{human_bytes(memory)} of memory"
+    ahead = human_bytes(max(0, memory - final))
+    return f"warm copy {ahead}, final {human_bytes(final)} of {human_bytes(memory)} of memory"
 
 
 def _who(details: dict[str, Any]) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from snaplib.supervise.saver import Expected, FullDump, SaveContext, Saver, SaverFactory
 from snaplib.supervise.states import MOVES, State
 from snaplib.supervise.supervisor import ON_RESTORE_FAILURE, Supervisor
+from snaplib.supervise.warmsaver import MAX_OVERHEAD_PERCENT, WarmSaver, warm_saver
 
 __all__ = [
+    "MAX_OVERHEAD_PERCENT",
     "MOVES",
     "ON_RESTORE_FAILURE",
     "Expected",
@@ -16,4 +18,6 @@ __all__ = [
     "SaverFactory",
     "State",
     "Supervisor",
+    "WarmSaver",
+    "warm_saver",
 ]

@@ -332,4 +332,7 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
         "memory_bytes": snapshot.raw_bytes,
         "stored_bytes": snapshot.stored_bytes,
         "frozen_s": snapshot.timings["frozen_s"],
+        # None where nothing was copied ahead.
+        "final_bytes": snapshot.extra.get("warm", {}).get("final_bytes"),
+        "full_because": snapshot.extra.get("full_because"),
     }

@@ -36,8 +36,9 @@ from snaplib.supervise.inbox import Inbox
 from snaplib.supervise.life import Life, TerminalChanged
 from snaplib.supervise.lookout import Lookout
 from snaplib.supervise.recorder import Recorder
-from snaplib.supervise.saver import FullDump, SaveContext, SaverFactory
+from snaplib.supervise.saver import SaveContext, SaverFactory
 from snaplib.supervise.states import MOVES, State, StateMachine
+from snaplib.supervise.warmsaver import WarmSaver
 from snaplib.task import Task, default_key
 
 __all__ = ["ON_RESTORE_FAILURE", "WINDOW_S", "Supervisor"]
@@ -69,7 +70,7 @@ class Supervisor:
             much work is lost at most.  None are made by default.
         keep_snapshots: Whether snapshots stay once the task has ended well.
         adopt_orphans: Whether processes that lose their parent become the command's own; see `Task.launch`.
-        saver: Makes what copies the task ahead and saves it.
+        saver: Makes what copies the task ahead and saves it; see `warm_saver`.
         on_event: Called with each `Event`, in the thread that called `run`.
         stdin, stdout, stderr: The task's standard streams; ours by default.
 
@@ -96,7 +97,7 @@ class Supervisor:
         snapshot_every_s: float | None = None,
         keep_snapshots: bool = False,
         adopt_orphans: bool = False,
-        saver: SaverFactory = FullDump,
+        saver: SaverFactory = WarmSaver,
         on_event: Callable[[Event], None] | None = None,
         stdin: Any = None,
         stdout: Any = None,

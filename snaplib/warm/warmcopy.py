@@ -110,11 +110,12 @@ class WarmCopy:
                 self.give_up()
         return self.store.begin(self.key, self._options)
 
-    def copy(self, stop: threading.Event | None = None) -> Round:
+    def copy(self, stop: threading.Event | None = None, *, most_s: float | None = None) -> Round:
         """Copy what has changed since the last round; the first copies everything.
 
         Args:
             stop: Once it is set this returns within some 50 ms.
+            most_s: How long it may take; the next round then goes on with what is left.
 
         Raises:
             CannotTrack: Nothing tells which pages of this task change.
@@ -131,7 +132,8 @@ class WarmCopy:
             scan = tracker.scan(still=True)
             changed = self._note(scan, pids)
             # A device may still be filling pages unless all has stood still for a moment.
-            tried = self._copy(pids, stop) if scan.still else _NOTHING
+            until_s = began_s + most_s if most_s is not None else float("inf")
+            tried = self._copy(pids, stop, until_s) if scan.still else _NOTHING
             self._owed -= tried
             log.drain()
         except (StoreError, TaskEnded):
@@ -164,18 +166,19 @@ class WarmCopy:
     def _pids(self) -> dict[int, int]:
         return {member.ns_pid: member.pid for member in self.task.members()}
 
-    def _copy(self, pids: dict[int, int], stop: threading.Event) -> RunSet:
+    def _copy(self, pids: dict[int, int], stop: threading.Event, until_s: float) -> RunSet:
         log = self.writer.pages
         worn_out = self.writer.worn_out()
         log.forget(worn_out)
         self._owed |= worn_out
 
-        def pause(copied_bytes: int) -> None:
-            stop.wait(self._pace.pause_s(copied_bytes))
+        def stopped() -> bool:
+            return stop.is_set() or time.monotonic() >= until_s
 
-        return copy_pages(
-            log, self.task.procfs, pids, self._owed, stopped=stop.is_set, copied=pause
-        )
+        def pause(copied_bytes: int) -> None:
+            stop.wait(min(self._pace.pause_s(copied_bytes), until_s - time.monotonic()))
+
+        return copy_pages(log, self.task.procfs, pids, self._owed, stopped=stopped, copied=pause)
 
     def _note(self, scan: DirtyScan, pids: dict[int, int]) -> int:
         """Forget the copies of pages that have changed, and note that they are to be copied."""

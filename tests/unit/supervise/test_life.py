@@ -159,6 +159,7 @@ def saved(_deadline: Deadline) -> object:
         raw_bytes=1 << 20,
         stored_bytes=1 << 19,
         timings={"frozen_s": 0.25},
+        extra={"warm": {"final_bytes": 4096}},
     )
 
 

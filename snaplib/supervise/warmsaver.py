@@ -1,0 +1,167 @@
+"""Copying ahead within what it may cost, and a last step that takes what has changed since."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from snaplib.checkpoint import Deadline, dump
+from snaplib.errors import CannotDump, SnaplibError
+from snaplib.node import resident_bytes
+from snaplib.store import PAGE_BYTES, Snapshot
+from snaplib.supervise.saver import Expected, SaveContext, SaverFactory
+from snaplib.warm import Pace, Round, WarmCopy
+
+__all__ = ["MAX_OVERHEAD_PERCENT", "WarmSaver", "warm_saver"]
+
+#: How much of one CPU copying ahead may take.
+MAX_OVERHEAD_PERCENT = 2.0
+
+#: The first round comes soon after the start, when the task is at work; no two rounds come closer than the second.
+_FIRST_S = 5.0
+_LEAST_PAUSE_S = 10.0
+#: What the task pays for its first write to a page after each round.
+_FAULT_S = 2e-6
+#: Where nothing tells which pages change: how long until it is tried again.
+_AGAIN_S = 300.0
+#: A round takes no longer than this, so that other things are seen to as well; the next goes on with what is left.
+_LONGEST_ROUND_S = 20.0
+#: As long as there has been one round only: one page of so many is taken to have changed since.
+_UNKNOWN = 10
+#: Before the task is frozen for good one more round may take this share of the time that is left.
+_HURRY_SHARE = 0.2
+
+
+class WarmSaver:
+    """Keeps a copy of the task's memory, and dumps what has changed since.
+
+    Args:
+        context: What to save, and where to.
+        max_overhead: The share of one CPU that copying may take, 0.02 for 2 percent.
+        clock: Tells the time in seconds.
+        cpu_clock: Tells the CPU time that this process has taken.
+    """
+
+    def __init__(
+        self,
+        context: SaveContext,
+        *,
+        max_overhead: float = MAX_OVERHEAD_PERCENT / 100,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._context = context
+        self._share = max_overhead
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self._pace = Pace(cpu_share=max_overhead, clock=clock, cpu_clock=cpu_clock)
+        self._warm = WarmCopy(context.task, context.store, key=context.key, pace=self._pace)
+        self._next_s: float | None = clock() + _FIRST_S
+        self._is_complete = False
+        self._last: Round | None = None
+
+    def next_copy_s(self) -> float | None:
+        """Return in how many seconds the next round is due."""
+        return None if self._next_s is None else max(0.0, self._next_s - self._clock())
+
+    def copy(self, stop: threading.Event) -> Mapping[str, Any]:
+        """Make a round, and a snapshot where one is due."""
+        began_s, cpu_began_s = self._clock(), self._cpu_clock()
+        try:
+            done = self._warm.copy(stop, most_s=_LONGEST_ROUND_S)
+        except CannotDump:
+            self._next_s = self._clock() + _AGAIN_S
+            raise
+        except SnaplibError:
+            self._next_s = self._clock() + _LEAST_PAUSE_S
+            raise
+        cost_s = self._cpu_clock() - cpu_began_s + done.frozen_s + done.changed_pages * _FAULT_S
+        pause_s = max(_LEAST_PAUSE_S, cost_s / self._share - (self._clock() - began_s))
+        self._next_s = self._clock() + (0.0 if done.left_pages else pause_s)
+        self._last = done
+        is_first = not self._is_complete and not done.left_pages
+        self._is_complete = self._is_complete or is_first
+        return {**_figures(done), "first": is_first}
+
+    def snapshot(self, deadline: Deadline) -> Snapshot:
+        """Dump what has changed since the last snapshot, and let the task run on."""
+        context = self._context
+        return dump(
+            context.task,
+            context.store,
+            key=context.key,
+            tcp=context.tcp,
+            deadline_s=deadline,
+            leave_running=True,
+            stand_in=True,
+            warm=self._warm,
+        )
+
+    def hint(self) -> None:
+        """Make the next round now."""
+        self._next_s = self._clock()
+        self._context.wake()
+
+    def expect(self) -> Expected:
+        """What the last round left, and about as much as changed before it; all before there was a round."""
+        last = self._last
+        if last is None or not self._warm.ready:
+            return Expected(resident_bytes(self._context.task.pid))
+        # In the first round everything counts as changed.
+        changed = last.changed_pages if last.number > 1 else last.changed_pages // _UNKNOWN
+        return Expected((last.left_pages + changed) * PAGE_BYTES)
+
+    def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:
+        """Copy once more as fast as possible, and then dump what is left."""
+        context = self._context
+        if self._warm.ready and not failures:
+            self._hurry(deadline)
+        return dump(
+            context.task,
+            context.store,
+            key=context.key,
+            tcp=context.tcp,
+            deadline_s=deadline,
+            warm=self._warm,
+        )
+
+    def _hurry(self, deadline: Deadline) -> None:
+        """Make a last round, so that the task stands still for less."""
+        stop = threading.Event()
+        timer = threading.Timer(deadline.left_s * _HURRY_SHARE, stop.set)
+        timer.start()
+        try:
+            with self._pace.unbounded():
+                self._warm.copy(stop)
+        except SnaplibError:
+            # The dump is about to find out for itself.
+            return
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Let go of the task."""
+        self._warm.close()
+
+
+def warm_saver(max_overhead_percent: float = MAX_OVERHEAD_PERCENT) -> SaverFactory:
+    """Return what makes savers that copy ahead.
+
+    Args:
+        max_overhead_percent: How much of one CPU copying may take.
+    """
+    share = max_overhead_percent / 100
+    return lambda context: WarmSaver(context, max_overhead=share)
+
+
+def _figures(done: Round) -> dict[str, Any]:
+    return {
+        "round": done.number,
+        "changed_bytes": done.changed_pages * PAGE_BYTES,
+        "copied_bytes": done.copied_pages * PAGE_BYTES,
+        "left_bytes": done.left_pages * PAGE_BYTES,
+        "warm_bytes": done.log_pages * PAGE_BYTES,
+        "frozen_s": done.frozen_s,
+    }

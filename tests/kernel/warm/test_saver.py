@@ -1,0 +1,60 @@
+"""What `snaplib run` copies ahead and saves by."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from snaplib.checkpoint import Deadline
+from snaplib.supervise import SaveContext, WarmSaver
+
+pytestmark = pytest.mark.require("all", "write_protect")
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_copies_snapshots_and_the_last_step(trees, store) -> None:
+    """Rounds when they are due, snapshots of the running task when those are, and then the end."""
+    task = trees.start(children=1)
+    clock = Clock()
+    context = SaveContext(
+        task=task,
+        store=store,
+        key="key",
+        tcp="established",
+        window_s=60.0,
+        tell=lambda *_, **__: None,
+        wake=lambda: None,
+    )
+    saver = WarmSaver(context, max_overhead=0.5, clock=clock, cpu_clock=lambda: 0.0)
+    assert saver.next_copy_s() == 5.0
+    clock.now += 5
+    assert saver.next_copy_s() == 0.0
+    first = saver.copy(threading.Event())
+    assert first["first"]
+    assert first["left_bytes"] == 0
+    assert saver.next_copy_s() >= 10
+    taken = []
+    for _ in range(2):
+        clock.now += 30
+        assert not saver.copy(threading.Event())["first"]
+        taken.append(saver.snapshot(Deadline(60)))
+    saver.hint()
+    assert saver.next_copy_s() == 0.0
+    snapshot = saver.save(Deadline(60), ())
+    saver.close()
+
+    assert snapshot.parent == taken[-1].id
+    assert snapshot.extra["warm"]["final_bytes"] < snapshot.raw_bytes
+    for snapshot_id in store.ids("key")[1:]:
+        store.remove(snapshot_id)
+    trees.check(store, snapshot.id)
