@@ -193,6 +193,7 @@ def forecast(
     bandwidth_bytes_s: float | None = None,
     sample: CompressionSample | None = None,
     warm_age_s: float | None = None,
+    warm_dirty_bytes: float | None = None,
     models: Models | None = None,
 ) -> Forecast:
     """Forecast how large a dump of a task will be, how long it takes, and whether it fits the window.
@@ -205,6 +206,7 @@ def forecast(
         bandwidth_bytes_s: Of the way to the store, if another than was measured is to be supposed.
         sample: How well the task's memory compresses.
         warm_age_s: How old the warm copy is that a delta can build on; None without one.
+        warm_dirty_bytes: What that copy misses now, where it has been counted.
         models: What is known of dumps; learned from the history by default.
 
     Raises:
@@ -217,4 +219,5 @@ def forecast(
         bandwidth_bytes_s=bandwidth_bytes_s,
         sample=sample,
         warm_age_s=warm_age_s,
+        warm_dirty_bytes=warm_dirty_bytes,
     )

@@ -57,7 +57,7 @@ from snaplib.errors import (
     TaskEnded,
     UsageError,
 )
-from snaplib.forecasting import Forecast, Promise
+from snaplib.forecasting import Forecast, Promise, StrategyForecast
 from snaplib.planning import Plan
 from snaplib.runtime import scratch_dir
 from snaplib.store import PageLogOptions, Snapshot, SnapshotWriter, Store
@@ -98,7 +98,7 @@ def dump(
     stand_in: bool = False,
     warm: WarmCopy | None = None,
     progress: Progress | None = None,
-    plan: Plan | Forecast | None = None,
+    plan: Plan | Forecast | StrategyForecast | None = None,
     watch: Watch | None = None,
 ) -> Snapshot:
     """Save a task in a store.
@@ -223,7 +223,9 @@ def _tracked(warm: WarmCopy, *, criu: Criu, leave_running: bool, **common: Any) 
     return taken
 
 
-def _page_log_options(plan: Plan | Forecast | None) -> PageLogOptions | None:
+def _page_log_options(
+    plan: Plan | Forecast | StrategyForecast | None,
+) -> PageLogOptions | None:
     return PageLogOptions(codec=plan.codec, level=plan.level) if isinstance(plan, Plan) else None
 
 

@@ -25,8 +25,9 @@ _GB = 1e9
 _PRIORS = {
     # a dump, a process, a thread, 1000 descriptors
     "start": (0.12, 0.01, 0.001, 0.05),
-    # a dump, a process, a thread, 1000 descriptors, 1000 mappings, GB resident
-    "walk": (0.05, 0.02, 0.002, 0.05, 0.02, 0.05),
+    # a dump, a process, a thread, 1000 descriptors, 1000 mappings, GB resident; of a delta, whose pages are
+    # read meanwhile: a dump, a second of the pipeline, 1000 places read from
+    "walk": (0.05, 0.02, 0.002, 0.05, 0.02, 0.05, 0.05, 0.5, 0.005),
     # a dump, a second of the pipeline, GB sent, 1000 places sent from
     "memory": (0.005, 0.9, 0.05, 0.01),
     # a dump, GB sent, a second of the pipeline
@@ -120,21 +121,25 @@ def _flow(pipeline: Pipeline, work: Work, ratio: float) -> Flow:
 
 def _features(phase: str, work: Work, flow: Flow) -> tuple[float, ...]:
     if phase == "memory":
+        if work.incremental:
+            return 0.0, 0.0, 0.0, 0.0
         # A full dump sends a run or so for each mapping.
-        runs = work.runs if work.incremental else work.mappings
-        return 1.0, flow.seconds, work.sent_bytes / _GB, runs / 1000
+        return 1.0, flow.seconds, work.sent_bytes / _GB, work.mappings / 1000
     if phase == "commit":
         # Not by the bytes stored: a faster store gets more, for less is compressed.
         return 1.0, work.sent_bytes / _GB, flow.seconds
     common = (1.0, work.processes, work.threads, work.descriptors / 1000)
     if phase == "start":
         return common
-    return *common, work.mappings / 1000, work.resident_bytes / _GB
+    delta = (1.0, flow.seconds, work.runs / 1000) if work.incremental else (0.0, 0.0, 0.0)
+    return *common, work.mappings / 1000, work.resident_bytes / _GB, *delta
 
 
 def _speeds(records: Sequence[DumpRecord]) -> Pipeline:
     """Return the speeds that records show; the store's is the one of its slower half."""
-    large = [one for one in records if one.work.sent_bytes >= _LEAST_BYTES]
+    large = [
+        one for one in records if one.work.sent_bytes >= _LEAST_BYTES and not one.work.incremental
+    ]
     memory = [one.work.sent_bytes / one.phases.memory_s for one in large if one.phases.memory_s > 0]
     codec = [
         one.rates.codec_bytes_s * one.rates.codec_threads

@@ -56,6 +56,7 @@ def forecast_with(
     bandwidth_bytes_s: float | None = None,
     sample: CompressionSample | None = None,
     warm_age_s: float | None = None,
+    warm_dirty_bytes: float | None = None,
 ) -> Forecast:
     """Forecast what saving a task takes.
 
@@ -66,6 +67,7 @@ def forecast_with(
         bandwidth_bytes_s: Of the way to the store, if another than was measured is to be supposed.
         sample: How well the task's memory compresses.
         warm_age_s: How old the warm copy is that a delta can build on; None without one.
+        warm_dirty_bytes: What that copy misses now, where it has been counted; by the curve otherwise.
 
     Raises:
         UsageError: The window or the bandwidth is no number, or negative.
@@ -80,9 +82,13 @@ def forecast_with(
     strategies = [maker.step("full", work.sent_bytes, 0, 0.0, 0.0)]
     # A copy made in the future, by a clock that was set back, is one made now.
     age_s = None if warm_age_s is None else max(warm_age_s, 0.0)
+    missing = work.sent_bytes
     if age_s is not None:
-        strategies.append(maker.step("delta", curve.at(age_s), 0, 0.0, 0.0))
-    strategies += maker.rounds(work.sent_bytes if age_s is None else curve.at(age_s))
+        missing = curve.at(age_s) if warm_dirty_bytes is None else max(warm_dirty_bytes, 0.0)
+        strategies.append(
+            maker.step("delta", missing, 0, 0.0, 0.0, counted=warm_dirty_bytes is not None)
+        )
+    strategies += maker.rounds(missing)
     return Forecast(
         window_s=window_s,
         strategies=tuple(strategies),
@@ -159,13 +165,20 @@ class _Maker:
         return found
 
     def step(
-        self, name: StepName, sent: float, copies: int, copied: float, copy_s: float
+        self,
+        name: StepName,
+        sent: float,
+        copies: int,
+        copied: float,
+        copy_s: float,
+        *,
+        counted: bool = False,
     ) -> StrategyForecast:
         """Return the forecast of a last step behind so many copies."""
         incremental = name != "full"
         models, limit = self.models, self.curve.limit_bytes
         spread = models.delta if incremental else models.full
-        if incremental and self.curve.lower_bound:
+        if incremental and self.curve.lower_bound and not counted:
             size = Interval(min(sent, limit), limit, limit)
         else:
             size = spread.around(sent)

@@ -9,6 +9,7 @@ a host that changes.
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import attrs
@@ -176,10 +177,16 @@ def _quantiles(values: FloatArray, weights: FloatArray, probabilities: list[floa
 def _adapted_level(observed: FloatArray) -> float:
     """Return which share to leave outside, after walking through the errors as they came."""
     level = target = 1 - CONFIDENCE
-    for now in range(_ENOUGH, observed.size):
-        past = np.sort(observed[max(0, now - 4 * _ENOUGH) : now])
-        low, high = np.quantile(past, [level / 2, 1 - level / 2])
-        outside = not low <= observed[now] <= high
+    values: list[float] = observed.tolist()
+    kept = 4 * _ENOUGH
+    past = sorted(values[:_ENOUGH])
+    for now in range(_ENOUGH, len(values)):
+        last = len(past) - 1
+        low, high = past[int(level / 2 * last)], past[-1 - int(level / 2 * last)]
+        outside = not low <= values[now] <= high
         level += _STEP * (target - (1.0 if outside else 0.0))
         level = min(max(level, _LEVEL_BOUNDS[0]), _LEVEL_BOUNDS[1])
+        bisect.insort(past, values[now])
+        if len(past) > kept:
+            del past[bisect.bisect_left(past, values[now - kept])]
     return level

@@ -1,0 +1,164 @@
+"""Asks the plan, while a task runs, when the next copy is due; and says so when it changes its mind."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from snaplib.errors import SnaplibError
+from snaplib.forecasting import CompressionSample, Forecast
+from snaplib.history import forecast
+from snaplib.planning import Plan, plan
+from snaplib.supervise.saver import SaveContext
+
+if TYPE_CHECKING:
+    from snaplib.observe import Profile, Watch
+    from snaplib.task import Task
+    from snaplib.track import Tracker
+
+__all__ = ["Planner"]
+
+#: Seconds between two looks at the task.
+_LOOK_EVERY_S = 5.0
+#: How well memory compresses is looked at this often, in looks.
+_SAMPLE_EVERY = 120
+
+
+class Planner:
+    """Watches a task beside its copies, and keeps a plan for it.
+
+    Whatever fails here is told once and then does without: the task can be saved without a plan.
+
+    Args:
+        context: The task, its store and its window.
+        clock: Tells the time in seconds, as profiles do.
+    """
+
+    def __init__(
+        self, context: SaveContext, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._context = context
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._watch: Watch | None = None
+        self._looks = 0
+        self._sample: CompressionSample | None = None
+        self._copied_at_s: float | None = None
+        self._forecast: Forecast | None = None
+        self._plan: Plan | None = None
+        self._planned_at_s = 0.0
+
+    def start(self) -> None:
+        """Begin to watch."""
+        # Late: eBPF and what else a watch needs.
+        from snaplib.observe import Watch  # noqa: PLC0415
+
+        watch = Watch(self._context.task, _LOOK_EVERY_S, arm="none", on_profile=self._look)
+        try:
+            watch.start()
+        except (SnaplibError, OSError) as error:
+            self._context.tell("plan_failed", reason=str(error))
+            return
+        self._watch = watch
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def open_tracker(self, task: Task) -> Tracker:
+        """Return a tracker for copies, whose scans the plan learns of."""
+        from snaplib.track import open_tracker  # noqa: PLC0415  with the first copy only
+
+        return _Told(open_tracker(task), self._scanned)
+
+    def copied(self, began_s: float) -> None:
+        """Hear that a copy is complete that was begun at a time."""
+        with self._lock:
+            self._copied_at_s = began_s
+
+    def due_s(self) -> float | None:
+        """Return in how many seconds a copy is due for the sake of the window; None if none is."""
+        made = self._plan
+        if made is None or made.next_copy_s is None:
+            return None
+        return max(made.next_copy_s - (self._clock() - self._planned_at_s), 0.0)
+
+    @property
+    def plan(self) -> Plan | None:
+        """The newest plan."""
+        return self._plan
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What it rests on."""
+        return self._forecast
+
+    def _scanned(self, scan: Any) -> None:
+        watch = self._watch
+        if watch is not None:
+            # A scan that the watch cannot make sense of is no reason not to copy.
+            with contextlib.suppress(SnaplibError, ValueError):
+                watch.feed(scan)
+
+    def _look(self, profile: Profile) -> None:
+        context = self._context
+        with self._lock:
+            copied_at_s = self._copied_at_s
+        try:
+            if self._looks % _SAMPLE_EVERY == 1:
+                self._sample = self._compressibility()
+            self._looks += 1
+            self._forecast = made = forecast(
+                profile,
+                store=context.store,
+                window_s=context.window_s,
+                sample=self._sample,
+                warm_age_s=None if copied_at_s is None else profile.monotonic_s - copied_at_s,
+            )
+            chosen = plan(made)
+        except (SnaplibError, OSError) as error:
+            if self._plan is None:
+                context.tell("plan_failed", reason=str(error))
+            return
+        before, self._plan = self._plan, chosen
+        self._planned_at_s = profile.monotonic_s
+        if before is None or before.strategy != chosen.strategy:
+            context.tell(
+                "plan",
+                strategy=chosen.strategy,
+                fits=chosen.fits,
+                next_copy_s=chosen.next_copy_s,
+                reasons=list(chosen.reasons),
+                size_bytes=made.best.size_bytes.median,
+                duration_s=made.best.duration_s.median,
+            )
+        if chosen.next_copy_s is not None:
+            context.wake()
+
+    def _compressibility(self) -> CompressionSample | None:
+        from snaplib.checkpoint.compressibility import sample_compression  # noqa: PLC0415
+
+        return sample_compression(self._context.task)
+
+
+class _Told:
+    """A tracker that passes its scans on."""
+
+    def __init__(self, tracker: Tracker, told: Callable[[Any], None]) -> None:
+        self._tracker = tracker
+        self._told = told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracker, name)
+
+    def scan(self, *arguments: Any, **options: Any) -> Any:
+        found = self._tracker.scan(*arguments, **options)
+        # A look that arms nothing anew reports the same pages again.
+        if not arguments and options.get("rearm", True):
+            self._told(found)
+        return found
