@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 import snaplib
-from snaplib.errors import DeadlineExceeded, StoreFull, TaskEnded
+from snaplib.checkpoint.memoryimages import write_images
+from snaplib.errors import DeadlineExceeded, StoreError, StoreFull, TaskEnded
 from snaplib.store import Store
 from snaplib.testing.stores import FailingBackend
 from snaplib.warm import CopyFailed, FinalCopy, Pace
@@ -142,3 +146,45 @@ def test_the_task_ends_in_a_round(trees, copying) -> None:
         copy_on()
     killer.join()
     assert not warm.ready
+
+
+def images_of(store: Store, snapshot_id: str, folder: Path) -> dict[str, bytes]:
+    """Return what a restore gives CRIU."""
+    folder.mkdir()
+    try:
+        with store.read(snapshot_id) as reader:
+            write_images(reader, folder)
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_no_flipped_bit_is_ever_restored(trees, store, copying, tmp_path) -> None:
+    """In whatever a chain's last snapshot consists of: its own objects, and segments of those before."""
+    task = trees.start(mib=2)
+    warm = copying(task)
+    for _ in range(3):
+        warm.copy()
+        last = snaplib.dump(task, store, leave_running=True, warm=warm)
+    owners = {segment.owner for segment in last.segments} | {last.id}
+    assert len(owners) > 1
+    whole = images_of(store, last.id, tmp_path / "images")
+    chance = random.Random(23)
+    refused = 0
+    for path in sorted((tmp_path / "store").rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        if not content or not owners.intersection(path.parts):
+            continue
+        for _ in range(3):
+            damaged = bytearray(content)
+            damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+            path.chmod(0o600)
+            path.write_bytes(damaged)
+            try:
+                # Not refused where it is of a page that changed since, or of an older snapshot.
+                assert images_of(store, last.id, tmp_path / "images") == whole, path
+            except StoreError:
+                refused += 1
+        path.write_bytes(content)
+    assert refused > 10
+    assert images_of(store, last.id, tmp_path / "images") == whole
