@@ -3,5 +3,14 @@
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.dumping import GHOST_LIMIT_BYTES, TCP_MODES, dump
 from snaplib.checkpoint.restoring import restore
+from snaplib.checkpoint.taskfiles import CHANGED_FILES, FILE_MODES
 
-__all__ = ["GHOST_LIMIT_BYTES", "TCP_MODES", "Deadline", "dump", "restore"]
+__all__ = [
+    "CHANGED_FILES",
+    "FILE_MODES",
+    "GHOST_LIMIT_BYTES",
+    "TCP_MODES",
+    "Deadline",
+    "dump",
+    "restore",
+]

@@ -33,6 +33,7 @@ from snaplib.checkpoint.noting import (
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
+from snaplib.checkpoint.taskfiles import FILE_MODES, keep_files
 from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.checkpoint.written import WrittenFile, written_files
@@ -94,6 +95,7 @@ def dump(
     leave_running: bool = False,
     deadline_s: float | Deadline = 120.0,
     tcp: str = "established",
+    files: str | None = None,
     skip_preflight: bool = False,
     stand_in: bool = False,
     warm: WarmCopy | None = None,
@@ -111,6 +113,8 @@ def dump(
         deadline_s: Seconds after which the dump is given up and the task runs on; a `Deadline` may be moved, or called
             off, while the dump is under way.
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
+        files: Whether the contents of the files that the task writes go with the snapshot (``capture``) or only what
+            they are (``reference``); by default they do where the store is not on this machine.
         skip_preflight: Whether to try even what preflight says must fail.
         stand_in: Whether the snapshot of a task that runs on is to take its place should it be lost: a restore then
             cuts off what the task has appended to its files since, and fails if they have changed otherwise.
@@ -133,6 +137,8 @@ def dump(
     """
     if tcp not in TCP_MODES:
         raise UsageError(f"tcp={tcp!r} is not one of {', '.join(TCP_MODES)}")
+    if files is not None and files not in FILE_MODES:
+        raise UsageError(f"files={files!r} is not one of {', '.join(FILE_MODES)}")
     deadline = deadline_s if isinstance(deadline_s, Deadline) else Deadline(deadline_s)
     if deadline.left_s <= 0:
         raise UsageError(f"a deadline of {deadline.seconds:g} s leaves no time for a dump")
@@ -154,28 +160,17 @@ def dump(
         "deadline": deadline,
         "tcp": tcp,
         "stand_in": stand_in and leave_running,
+        "files": files or ("reference" if store.backend.local else "capture"),
         "progress": progress or (lambda _stage, _bytes: None),
         "promise": promise,
         "stopwatch": stopwatch,
     }
-    taken = None
-    reason = ""
-    if warm is not None and warm.ready:
-        try:
-            taken = _tracked(warm, **common)
-        except DeadlineExceeded:
-            raise
-        except _NOT_TRACKED as error:
-            # The task runs on, and there is time: take everything.
-            reason = str(error)
-            common["progress"]("full", 0)
-    if taken is None:
-        with (
-            store.begin(key or task.key, _page_log_options(plan)) as writer,
-            scratch_dir("dump") as images,
-        ):
-            taken = _Dump(**common, writer=writer, images=images, full_because=reason)
-            taken.take()
+    # What the store does not answer in time is given up, so that the task does not stand still for it.
+    store.backend.limit_by(lambda: deadline.left_s)
+    try:
+        taken = _taken(warm, key or task.key, _page_log_options(plan), **common)
+    finally:
+        store.backend.limit_by(None)
     snapshot = taken.snapshot
     note(
         task,
@@ -194,6 +189,24 @@ def dump(
         wall_s=wall_s,
     )
     return snapshot
+
+
+def _taken(warm: WarmCopy | None, key: str, options: PageLogOptions | None, **common: Any) -> _Dump:
+    """Take what has changed since the copies were made, or everything."""
+    reason = ""
+    if warm is not None and warm.ready:
+        try:
+            return _tracked(warm, **common)
+        except DeadlineExceeded:
+            raise
+        except _NOT_TRACKED as error:
+            # The task runs on, and there is time: take everything.
+            reason = str(error)
+            common["progress"]("full", 0)
+    with common["store"].begin(key, options) as writer, scratch_dir("dump") as images:
+        taken = _Dump(**common, writer=writer, images=images, full_because=reason)
+        taken.take()
+    return taken
 
 
 def _tracked(warm: WarmCopy, *, criu: Criu, leave_running: bool, **common: Any) -> _Dump:
@@ -255,6 +268,7 @@ class _Dump:
     deadline: Deadline
     tcp: str
     stand_in: bool
+    files: str
     progress: Progress
     promise: Promise | None
     stopwatch: Stopwatch
@@ -264,6 +278,7 @@ class _Dump:
     _started: float = attrs.field(factory=time.monotonic, init=False)
     _frozen_at: float | None = attrs.field(default=None, init=False)
     _description: dict[str, Any] = attrs.field(factory=dict, init=False)
+    _kept_files: dict[str, Any] = attrs.field(factory=dict, init=False)
     _members: tuple[Member, ...] = attrs.field(default=(), init=False)
     _written: list[WrittenFile] = attrs.field(factory=list, init=False)
     _is_shell_job: bool = attrs.field(default=False, init=False)
@@ -423,6 +438,9 @@ class _Dump:
             drain_s = min(_DRAIN_MAX_S, self.deadline.seconds * _DRAIN_SHARE)
             backlog, streams = session.drain(drain_s)
             self._description["streams"] = write_streams(self.writer, backlog, streams)
+        self._kept_files = keep_files(
+            self.writer, [member.pid for member in self._members], self.files
+        )
         if not self.leave_running:
             self._commit()
             if session:
@@ -458,6 +476,8 @@ class _Dump:
             extra["forecast"] = promise_json(self.promise)
         if self.tracked:
             extra["warm"] = self.tracked.figures()
+        if self._kept_files.get("files"):
+            extra["files"] = self._kept_files
         if self.full_because:
             extra["full_because"] = self.full_because
         return extra

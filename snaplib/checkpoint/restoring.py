@@ -15,6 +15,7 @@ from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.lazy import LazyHelper, note_lazy
 from snaplib.checkpoint.memoryimages import write_images, write_lazy_images
 from snaplib.checkpoint.streams import read_streams
+from snaplib.checkpoint.taskfiles import put_back
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.checkpoint.written import roll_back
 from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
@@ -43,6 +44,7 @@ def restore(
     name: str | None = None,
     interactive: bool = False,
     lazy: bool = False,
+    changed_files: str = "refuse",
     deadline_s: float = 600.0,
     progress: Progress | None = None,
 ) -> Task:
@@ -59,6 +61,8 @@ def restore(
             there is one, stands still.
         lazy: Let the task run before its memory is there: it gets the pages it touches first, and the rest while it
             runs.  A process of ours serves it, and ends with the last page; the store must stay within reach.
+        changed_files: What becomes of a file that went with the snapshot and has changed since in another way than
+            growing: ``refuse`` the restore, or ``overwrite`` the file.
         deadline_s: Seconds after which the restore is given up.
         progress: Called with a stage and the bytes of pages so far.
 
@@ -81,6 +85,7 @@ def restore(
         outer=(stdin, stdout, stderr),
         name=name,
         interactive=interactive,
+        changed_files=changed_files,
         deadline_s=deadline_s,
         report=progress or (lambda _stage, _bytes: None),
     )
@@ -100,6 +105,7 @@ class _Restore:
     outer: tuple[Stream, Stream, Stream]
     name: str | None
     interactive: bool
+    changed_files: str
     deadline_s: float
     report: Progress
 
@@ -108,6 +114,7 @@ class _Restore:
             _check_room(self.snapshot, images)
             self.report("reading", 0)
             with self.store.read(self.snapshot.id) as reader:
+                put_back(reader, self.changed_files)
                 write_images(reader, images)
                 self.report("restoring", self.snapshot.raw_bytes)
                 session = self._new_session(reader)
@@ -122,7 +129,9 @@ class _Restore:
                 task = self._with_helper(helper, images)
             except BaseException as error:
                 failure = helper.give_up()
-                if failure and isinstance(error, SnaplibError):
+                # What CRIU says of the restore comes first: the daemon only sees it go away.
+                told = isinstance(error, RestoreFailed) and error.reasons
+                if failure and isinstance(error, SnaplibError) and not told:
                     raise RestoreFailed(failure, hint="the snapshot is as it was") from error
                 raise
             on_error.pop_all()
@@ -131,6 +140,7 @@ class _Restore:
     def _with_helper(self, helper: LazyHelper, images: Path) -> Task:
         self.report("reading", 0)
         with self.store.read(self.snapshot.id) as reader:
+            put_back(reader, self.changed_files)
             write_lazy_images(reader, self.criu, images)
             helper.begin(self.snapshot, self.criu, images, ())
             self.report("restoring", 0)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from snaplib.checkpoint import TCP_MODES, dump
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import add_files, add_json, add_store
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message
 from snaplib.store import Store
 from snaplib.task import Task
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tcp", choices=TCP_MODES, default="established", help="what becomes of connected sockets"
     )
+    add_files(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         leave_running=args.leave_running,
         deadline_s=args.window,
         tcp=args.tcp,
+        files=args.files,
         skip_preflight=args.skip_preflight,
         plan=expected,
     )

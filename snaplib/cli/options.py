@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-__all__ = ["add_json", "add_store", "default_store"]
+__all__ = ["add_files", "add_json", "add_store", "default_store"]
 
 
 def default_store() -> str:
@@ -27,6 +27,16 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="where the key of an encrypted store is: file:PATH, env:NAME or command:COMMAND "
         "(default: what $SNAPLIB_ENCRYPTION_KEY says)",
+    )
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add ``--files``."""
+    parser.add_argument(
+        "--files",
+        choices=("capture", "reference"),
+        help="whether the contents of the files that the task writes go with its snapshots "
+        "(default: capture where the store is not on this machine, else reference)",
     )
 
 

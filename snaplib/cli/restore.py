@@ -6,7 +6,7 @@ import argparse
 import subprocess
 import time
 
-from snaplib.checkpoint import restore
+from snaplib.checkpoint import CHANGED_FILES, restore
 from snaplib.cli.options import add_json, add_store
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signals
@@ -36,6 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the task run before its memory is there: what it touches comes first, the rest while it runs",
     )
+    parser.add_argument(
+        "--changed-files",
+        choices=CHANGED_FILES,
+        default="refuse",
+        help="what becomes of a file that went with the snapshot and has changed since, other than by growing "
+        "(default: refuse)",
+    )
     add_supervision(parser)
 
 
@@ -44,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)
     if args.detach:
-        return _detached(store, snapshot, lazy=args.lazy, as_json=args.json)
+        return _detached(store, snapshot, args=args)
     if args.json:
         raise UsageError("--json tells of a detached restore", hint="add --detach")
     with EventLog(args.events, quiet=args.quiet) as log:
@@ -56,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             window_s=args.window,
             reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
+            files=args.files,
+            changed_files=args.changed_files,
             exit_saved=args.exit_saved,
             lazy=args.lazy,
             priority=args.priority,
@@ -82,11 +91,17 @@ def _choose(store: Store, snapshot_id: str | None, key: str | None) -> Snapshot:
     return found[0]
 
 
-def _detached(store: Store, snapshot: Snapshot, *, lazy: bool, as_json: bool) -> int:
+def _detached(store: Store, snapshot: Snapshot, *, args: argparse.Namespace) -> int:
     began = time.monotonic()
-    task = restore(store, snapshot.id, stdin=subprocess.DEVNULL, lazy=lazy)
+    task = restore(
+        store,
+        snapshot.id,
+        stdin=subprocess.DEVNULL,
+        lazy=args.lazy,
+        changed_files=args.changed_files,
+    )
     seconds = time.monotonic() - began
-    if as_json:
+    if args.json:
         emit_json({"id": snapshot.id, "pid": task.pid, "ns_pid": task.ns_pid, "restore_s": seconds})
     else:
         print(task.pid)

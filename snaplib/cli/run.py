@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from snaplib.cli.notices import NOTICES, early_notices
-from snaplib.cli.options import add_store
+from snaplib.cli.options import add_files, add_store
 from snaplib.cli.output import human_bytes, human_seconds, message
 from snaplib.errors import EXIT_SAVED, UsageError
 from snaplib.event import Event
@@ -87,6 +87,7 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
         default="established",
         help="what becomes of connected TCP sockets (default: established)",
     )
+    add_files(parser)
     parser.add_argument(
         "--events", metavar="FILE", help="append one JSON line a change of state to FILE"
     )
@@ -142,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             window_s=args.window,
             reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
+            files=args.files,
             exit_saved=args.exit_saved,
             on_restore_failure=args.on_restore_failure,
             max_attempts=args.max_attempts,

@@ -99,11 +99,11 @@ class Backend(Protocol):
     def local(self) -> bool:
         """Whether its bytes are on this machine, and go when it does."""
 
-    def limit_until(self, deadline: float | None) -> None:
-        """Give up what is not done by a time, where the place can keep us waiting.
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
+        """Give up what is not done in time, where the place can keep us waiting.
 
         Args:
-            deadline: On `time.monotonic`'s clock; None takes the limit away.
+            left_s: Tells how many seconds are left; None takes the limit away.
         """
 
     def throughput(self) -> Throughput:

@@ -69,7 +69,7 @@ class LocalBackend:
         """Whether its bytes are on this machine."""
         return True
 
-    def limit_until(self, deadline: float | None) -> None:
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
         """Nothing here waits for an answer."""
 
     def throughput(self) -> Throughput:

@@ -42,6 +42,7 @@ def resume(
     streams: Mapping[str, Any],
     machine: StateMachine,
     lazy: bool,
+    changed_files: str,
     restart: bool,
 ) -> Task | None:
     """Restore a snapshot; None when that failed and the command is to be started again.
@@ -53,6 +54,7 @@ def resume(
         streams: What its standard streams are connected to.
         machine: Becomes ``running``; when it failed ``failed``, or ``starting``.
         lazy: Whether it runs before its memory is there.
+        changed_files: What becomes of a file of the snapshot that has changed since.
         restart: Whether a failure means to start again.
 
     Raises:
@@ -62,7 +64,15 @@ def resume(
     began = time.monotonic()
     machine.move(State.RESUMING, "resuming", snapshot=snapshot.id)
     try:
-        task = restore(store, snapshot.id, name=name, interactive=True, lazy=lazy, **streams)
+        task = restore(
+            store,
+            snapshot.id,
+            name=name,
+            interactive=True,
+            lazy=lazy,
+            changed_files=changed_files,
+            **streams,
+        )
     except (RestoreFailed, StoreError) as error:
         state = State.STARTING if restart else State.FAILED
         machine.move(state, "restore_failed", snapshot=snapshot.id, reason=str(error))

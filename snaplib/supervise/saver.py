@@ -41,6 +41,7 @@ class SaveContext:
         tcp: What becomes of connected TCP sockets.
         window_s: The seconds that a notice is expected to leave.
         tell: Tells an event: its name, and its figures by keyword.  From any thread.
+        files: Whether the files that the task writes go along: ``capture`` or ``reference``; None is `dump`'s choice.
         wake: Has `Saver.next_copy_s` asked again.  From any thread.
     """
 
@@ -51,6 +52,7 @@ class SaveContext:
     window_s: float
     tell: Callable[..., None]
     wake: Callable[[], None]
+    files: str | None = None
 
 
 class Saver(Protocol):
@@ -153,7 +155,12 @@ class FullDump:
         """Dump the whole task; a failure may have been a passing one, so it is the same each time."""
         context = self._context
         return dump(
-            context.task, context.store, key=context.key, tcp=context.tcp, deadline_s=deadline
+            context.task,
+            context.store,
+            key=context.key,
+            tcp=context.tcp,
+            files=context.files,
+            deadline_s=deadline,
         )
 
     def snapshot(self, deadline: Deadline) -> Snapshot:
@@ -164,6 +171,7 @@ class FullDump:
             context.store,
             key=context.key,
             tcp=context.tcp,
+            files=context.files,
             deadline_s=deadline,
             leave_running=True,
             stand_in=True,

@@ -64,6 +64,8 @@ class Supervisor:
         on_restore_failure: ``fail``, or ``restart`` the command from its beginning.
         max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
         once: If the task of this key has ended before, do not start it again but end with its status.
+        files: Whether the files that the task writes go with its snapshots: ``capture`` or ``reference``.
+        changed_files: What becomes of such a file that has changed since: ``refuse`` or ``overwrite``.
         lazy: Let a task that is resumed run before its memory is there.
         priority: Of the tasks of one node that must be saved at once, those of a higher one come first.
         snapshot_every_s: Seconds between two snapshots while the task runs on: if the machine goes without notice, so
@@ -93,6 +95,8 @@ class Supervisor:
         max_attempts: int | None = None,
         once: bool = False,
         lazy: bool = False,
+        files: str | None = None,
+        changed_files: str = "refuse",
         priority: int = 0,
         snapshot_every_s: float | None = None,
         keep_snapshots: bool = False,
@@ -128,6 +132,8 @@ class Supervisor:
         self.max_attempts = max_attempts
         self.once = once
         self.lazy = lazy
+        self.files = files
+        self.changed_files = changed_files
         self.priority = priority
         self.snapshot_every_s = snapshot_every_s
         self.keep_snapshots = keep_snapshots
@@ -309,6 +315,7 @@ class Supervisor:
             streams=self._streams,
             machine=self._machine,
             lazy=self.lazy,
+            changed_files=self.changed_files,
             restart=self.on_restore_failure == "restart",
         )
 
@@ -328,6 +335,7 @@ class Supervisor:
             store=self.store,
             key=self.key,
             tcp=self.tcp,
+            files=self.files,
             window_s=self.window_s,
             tell=self._inbox.tell,
             wake=self._inbox.wake,

@@ -93,6 +93,7 @@ class WarmSaver:
             context.store,
             key=context.key,
             tcp=context.tcp,
+            files=context.files,
             deadline_s=deadline,
             leave_running=True,
             stand_in=True,
@@ -123,6 +124,7 @@ class WarmSaver:
             context.store,
             key=context.key,
             tcp=context.tcp,
+            files=context.files,
             deadline_s=deadline,
             warm=self._warm,
         )

@@ -42,7 +42,7 @@ class MemoryBackend:
         """Whether its bytes are on this machine."""
         return True
 
-    def limit_until(self, deadline: float | None) -> None:
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
         """Nothing here waits."""
 
     def throughput(self) -> Throughput:
@@ -212,9 +212,9 @@ class FailingBackend:
         """Whether the backend's bytes are on this machine."""
         return self._backend.local
 
-    def limit_until(self, deadline: float | None) -> None:
-        """Pass the deadline on."""
-        self._backend.limit_until(deadline)
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
+        """Pass the limit on."""
+        self._backend.limit_by(left_s)
 
     def throughput(self) -> Throughput:
         """Return what the backend has measured."""

@@ -22,7 +22,7 @@ NOWHERE = {"stdin": "/dev/null", "stdout": "/dev/null", "stderr": "/dev/null"}
 
 Eventually = Callable[..., None]
 
-pytestmark = pytest.mark.require("all")
+pytestmark = [pytest.mark.require("all"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

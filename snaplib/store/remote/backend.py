@@ -74,13 +74,13 @@ class RemoteBackend:
         """Whether its bytes are on this machine."""
         return False
 
-    def limit_until(self, deadline: float | None) -> None:
-        """Give up what has no answer by a time.
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
+        """Give up what has no answer in time.
 
         Args:
-            deadline: On `time.monotonic`'s clock; None takes the limit away.
+            left_s: Tells how many seconds are left; None takes the limit away.
         """
-        self._link.deadline = deadline
+        self._link.limit = left_s
 
     def throughput(self) -> Throughput:
         """Return how fast the store has been so far."""

@@ -2,7 +2,7 @@
 
 obstore is asynchronous here, in one thread for the whole process, because only so a request that hangs can be given
 up.  Inside of a request obstore repeats what fails at once; around it this module does, for as long as there is time:
-until the deadline if there is one.  Before the first answer ever it does not: an address that is wrong is told at once.
+until the limit if there is one.  Before the first answer ever it does not: an address that is wrong is told at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 #: How long requests are repeated where nobody has set a deadline.
 _PATIENCE_S = 60.0
+_GRACE_S = 2.0
 #: How long one attempt may take: this, and what its bytes take at a quarter of the speed.
 _ATTEMPT_S = 20.0
 _SLOWEST_BYTES_PER_S = 500_000.0
@@ -91,7 +92,7 @@ class Link:
         self.url = url
         self.meter = meter
         self.limiter = Limiter(bandwidth_bytes_per_s)
-        self.deadline: float | None = None
+        self.limit: Callable[[], float] | None = None
         self._patience_s = patience_s
         self._answered = False
 
@@ -118,9 +119,10 @@ class Link:
 
     def left_s(self) -> float:
         """How long a request may be repeated from now on."""
-        if self.deadline is None:
+        if self.limit is None:
             return self._patience_s
-        return max(0.0, self.deadline - time.monotonic())
+        # Tidying up comes after the end, and may take a moment as well.
+        return max(_GRACE_S, self.limit())
 
     async def _attempts(self, make: Callable[[], Awaitable[T]], what: str, sent_bytes: int) -> T:
         ends = time.monotonic() + self.left_s()
@@ -151,9 +153,7 @@ class Link:
             return min(left_s, _FIRST_S)
         rate = self.meter.read().sent_bytes_per_s or _SLOWEST_BYTES_PER_S
         allowed = _ATTEMPT_S + 4 * sent_bytes / max(rate, 1.0)
-        return min(
-            left_s, max(allowed if self.deadline is None else min(allowed, 0.6 * left_s), 1.0)
-        )
+        return min(left_s, max(allowed if self.limit is None else min(allowed, 0.6 * left_s), 1.0))
 
     def translated(self, error: Exception, what: str, waited_s: float = 0.0) -> Exception:
         """Return what an error of obstore means to a user: the one place for it.

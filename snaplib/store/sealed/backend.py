@@ -52,9 +52,9 @@ class SealedBackend:
         """Whether its bytes are on this machine."""
         return self._backend.local
 
-    def limit_until(self, deadline: float | None) -> None:
-        """Give up what is not done by a time."""
-        self._backend.limit_until(deadline)
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
+        """Give up what is not done in time."""
+        self._backend.limit_by(left_s)
 
     def throughput(self) -> Throughput:
         """Return how fast it has been so far."""

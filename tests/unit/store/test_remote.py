@@ -313,7 +313,7 @@ def test_a_hanging_store_does_not_hang_us(proxy, bucket):
     writer.pages.run(TASK, 0, 40, 4)
     feed(writer.pages, NOISE)
     proxy.fault = lambda _request: "hang"
-    store.backend.limit_until(time.monotonic() + 2)
+    store.backend.limit_by(lambda: 2.0)
     begun = time.monotonic()
     with pytest.raises(StoreUnreachable, match="did not answer"):
         writer.commit()
@@ -333,7 +333,7 @@ def test_one_request_that_hangs_is_made_again(proxy, bucket):
         return None
 
     proxy.fault = fault
-    store.backend.limit_until(time.monotonic() + 8)
+    store.backend.limit_by(lambda: 8.0)
     snapshot = sample_snapshot(store)
     assert hung
     assert store.verify(snapshot.id).ok
