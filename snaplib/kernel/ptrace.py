@@ -16,7 +16,7 @@ very process, or to the whole cgroup, within those 0.3 ms.
 Started with ``python -I -S``: it imports only what the standard library has, and not snaplib.
 Arguments: number of a SOCK_SEQPACKET socket, then pids. For each pid it sends one message, JSON
 with ``pid``, ``errno``, ``detail`` and ``stopped_s``, with the descriptor beside it on success.
-x86-64 only.
+What differs between architectures is in `MACHINES`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-__all__ = ["main"]
+__all__ = ["MACHINES", "Machine", "Registers", "machine", "main"]
 
 # linux/ptrace.h
 _CONT = 7
@@ -53,11 +53,6 @@ _EVENT_STOP = 128
 _NT_PRSTATUS = 1  # linux/elf.h
 _WALL = 0x40000000  # linux/wait.h
 
-# asm/unistd_64.h
-_NR_CLOSE = 3
-_NR_USERFAULTFD = 323
-_NR_PIDFD_GETFD = 438
-
 # linux/userfaultfd.h. Without it an ordinary user gets EPERM (vm.unprivileged_userfaultfd = 0);
 # writes by the kernel are seen all the same, as asynchronous write protection calls no handler.
 _UFFD_USER_MODE_ONLY = 1
@@ -67,16 +62,85 @@ _UFFD_USER_MODE_ONLY = 1
 _FEATURES = 1 << 15 | 1 << 13 | 1 << 12
 _API = re.compile(rb"^API:\s*\w+:(\w+)", re.MULTILINE)
 
-#: System calls that fail with EINTR after a stop, though no handler ran (signal(7)), by
-#: asm/unistd_64.h: semop, rt_sigtimedwait, io_getevents, semtimedop, epoll_wait, epoll_pwait,
-#: io_pgetevents, io_uring_enter, epoll_pwait2; recvmmsg keeps its own time.
-_NOT_RESTARTED = frozenset({65, 128, 208, 220, 232, 281, 299, 333, 426, 441})
 
-#: The instruction `syscall`.
-_SYSCALL_CODE = b"\x0f\x05"
+class Machine(NamedTuple):
+    """What differs from one architecture to another.
 
-#: Code segment of 64-bit user code (__USER_CS, asm/segment.h).
-_USER_CS = 0x33
+    Attributes:
+        registers: Names of what PTRACE_GETREGSET gives for NT_PRSTATUS, each of 64 bits.
+        counter: The register that says where it runs.
+        number: The register for the number of a system call.
+        argument: That for its first argument.
+        result: That for what it returns.
+        interrupted: The register with the number of the call that a stop has interrupted, -1 if
+            none; empty where the kernel has set up everything for another try before it stops.
+        code: The register that tells 64-bit code from other, and its value then; None where the
+            registers of other code have another size.
+        instruction: That which makes a system call.
+        close: Number of close(2).
+        userfaultfd: Number of userfaultfd(2).
+        pidfd_getfd: Number of pidfd_getfd(2).
+        not_restarted: Calls that fail with EINTR after a stop, though no handler ran (signal(7)):
+            semop, rt_sigtimedwait, io_getevents, semtimedop, epoll_wait, epoll_pwait,
+            io_pgetevents, io_uring_enter, epoll_pwait2, recvmmsg; as far as they exist.
+    """
+
+    registers: tuple[str, ...]
+    counter: str
+    number: str
+    argument: str
+    result: str
+    interrupted: str
+    code: tuple[str, int] | None
+    instruction: bytes
+    close: int
+    userfaultfd: int
+    pidfd_getfd: int
+    not_restarted: frozenset[int]
+
+
+#: By what uname(2) calls them.
+MACHINES = {
+    # struct user_regs_struct of sys/user.h; asm/unistd_64.h; __USER_CS of asm/segment.h.
+    "x86_64": Machine(
+        registers=(
+            *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
+            *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
+            *("fs_base", "gs_base", "ds", "es", "fs", "gs"),
+        ),
+        counter="rip",
+        number="rax",
+        argument="rdi",
+        result="rax",
+        interrupted="orig_rax",
+        code=("cs", 0x33),
+        instruction=b"\x0f\x05",  # syscall
+        close=3,
+        userfaultfd=323,
+        pidfd_getfd=438,
+        not_restarted=frozenset({65, 128, 208, 220, 232, 281, 299, 333, 426, 441}),
+    ),
+    # struct user_pt_regs of asm/ptrace.h; asm-generic/unistd.h. Before it stops the kernel turns an
+    # interrupted call back to its beginning (do_signal of arch/arm64/kernel/signal.c), so that the
+    # timeout of one that sleeps begins anew.
+    "aarch64": Machine(
+        registers=(*(f"x{number}" for number in range(31)), "sp", "pc", "pstate"),
+        counter="pc",
+        number="x8",
+        argument="x0",
+        result="x0",
+        interrupted="",
+        code=None,
+        instruction=b"\x01\x00\x00\xd4",  # svc #0
+        close=57,
+        userfaultfd=282,
+        pidfd_getfd=438,
+        not_restarted=frozenset({4, 22, 137, 192, 193, 243, 292, 426, 441}),
+    ),
+}
+
+#: Those on which it has been tried; others only when SNAPLIB_UNTRIED_MACHINE=1 asks for it.
+_TRIED = frozenset({"x86_64"})
 
 _ALL_SIGNALS = 2**64 - 1
 _NO_SYSCALL = 2**64 - 1
@@ -91,17 +155,22 @@ _libc.syscall.restype = ctypes.c_long
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long]
 
 
-class _Registers(ctypes.Structure):
-    """struct user_regs_struct of sys/user.h, x86-64."""
+def machine() -> Machine | None:
+    """Return the facts of this machine's architecture; None where injection must not be tried."""
+    name = platform.machine()
+    if name not in _TRIED and os.environ.get("SNAPLIB_UNTRIED_MACHINE") != "1":
+        return None
+    return MACHINES.get(name)
 
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in (
-            *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
-            *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
-            *("fs_base", "gs_base", "ds", "es", "fs", "gs"),
-        )
-    )
+
+#: Those of the only architecture that was tried where there are none: nothing is done with them.
+_here = machine() or MACHINES["x86_64"]
+
+
+class Registers(ctypes.Structure):
+    """The general registers of a thread, by their names."""
+
+    _fields_ = tuple((name, ctypes.c_uint64) for name in _here.registers)
 
 
 class _IoVec(ctypes.Structure):
@@ -138,7 +207,7 @@ class _StoppedThread:
         self._ptrace("PTRACE_SEIZE", _SEIZE, 0, self.options)
         try:
             self._stop_outside_rseq()
-            if self.saved.cs != _USER_CS:
+            if _here.code and getattr(self.saved, _here.code[0]) != _here.code[1]:
                 raise OSError(errno.ENOTSUP, "it runs 32-bit code")
             self._ptrace("PTRACE_GETSIGMASK", _GETSIGMASK, 8, ctypes.addressof(self.mask))
             every = ctypes.c_uint64(_ALL_SIGNALS)
@@ -168,17 +237,20 @@ class _StoppedThread:
 
     def call(self, name: str, number: int, argument: int) -> int:
         """Make it run a system call of one argument and return what that returned."""
-        registers = _Registers.from_buffer_copy(self.saved)
-        registers.rip, registers.rax, registers.rdi = self.code_address, number, argument
-        # -1: the kernel must not take up the interrupted call yet.
-        registers.orig_rax = _NO_SYSCALL
+        registers = Registers.from_buffer_copy(self.saved)
+        setattr(registers, _here.counter, self.code_address)
+        setattr(registers, _here.number, number)
+        setattr(registers, _here.argument, argument)
+        if _here.interrupted:
+            # -1: the kernel must not take up the interrupted call yet.
+            setattr(registers, _here.interrupted, _NO_SYSCALL)
         self._changed = True
         self._set_registers(registers)
         for _ in ("entry", "exit"):
             self._ptrace("PTRACE_SYSCALL", _SYSCALL)
             while os.WSTOPSIG(self._wait()) != signal.SIGTRAP | 0x80:
                 self._ptrace("PTRACE_SYSCALL", _SYSCALL)
-        result = ctypes.c_int64(self._registers().rax).value
+        result = ctypes.c_int64(getattr(self._registers(), _here.result)).value
         if -4096 < result < 0:
             raise OSError(-result, f"{name} in pid {self.pid}: {os.strerror(-result)}")
         return result
@@ -187,7 +259,7 @@ class _StoppedThread:
         for _ in range(_RSEQ_TRIES):
             self._stop()
             self.saved = self._registers()
-            if self.saved.orig_rax != _NO_SYSCALL or not self._in_rseq():
+            if self._interrupted_call() is not None or not self._in_rseq():
                 return
             # A restartable sequence would be aborted by our change of registers: let it end.
             self._ptrace("PTRACE_CONT", _CONT)
@@ -224,14 +296,23 @@ class _StoppedThread:
 
     def _undo_interruption(self) -> None:
         """Make it run its interrupted call again where the kernel would not, unless a signal waits."""
-        saved = self.saved
+        saved, call = self.saved, self._interrupted_call()
         if (
-            saved.orig_rax in _NOT_RESTARTED
-            and saved.rax == 2**64 - errno.EINTR
+            call in _here.not_restarted
+            and getattr(saved, _here.result) == 2**64 - errno.EINTR
             and not self._signal_waits()
         ):
-            saved.rax, saved.orig_rax = saved.orig_rax, _NO_SYSCALL
-            saved.rip -= len(_SYSCALL_CODE)
+            setattr(saved, _here.number, call)
+            setattr(saved, _here.interrupted, _NO_SYSCALL)
+            counter = getattr(saved, _here.counter)
+            setattr(saved, _here.counter, counter - len(_here.instruction))
+
+    def _interrupted_call(self) -> int | None:
+        """Return the number of the system call that the stop has interrupted, where that is told."""
+        if not _here.interrupted:
+            return None
+        number: int = getattr(self.saved, _here.interrupted)
+        return None if number == _NO_SYSCALL else number
 
     def _signal_waits(self) -> bool:
         status = _read(f"/proc/{self.pid}/task/{self.tid}/status")
@@ -259,9 +340,11 @@ class _StoppedThread:
         return content != bytes(8)
 
     def _registers(self) -> Any:
-        registers = _Registers()
+        registers = Registers()
         vector = _IoVec(ctypes.addressof(registers), ctypes.sizeof(registers))
         self._ptrace("PTRACE_GETREGSET", _GETREGSET, _NT_PRSTATUS, ctypes.addressof(vector))
+        if vector.length != ctypes.sizeof(registers):
+            raise OSError(errno.ENOTSUP, "it runs 32-bit code")
         return registers
 
     def _set_registers(self, registers: Any) -> None:
@@ -292,7 +375,7 @@ def _find_code(pid: int) -> int:
             found.append((not line.endswith(b"[vdso]"), int(start, 16), int(end, 16)))
     for _, first, after in sorted(found):
         try:
-            offset = _read_memory(pid, first, after - first).find(_SYSCALL_CODE)
+            offset = _read_memory(pid, first, after - first).find(_here.instruction)
         except OSError:
             continue
         if offset >= 0:
@@ -314,7 +397,7 @@ def _choose_thread(pid: int) -> int:
                 rank = 4 if state == b"D" else 9
             else:
                 call = _read(f"/proc/{pid}/task/{tid}/syscall").split()[0]
-                rank = 1 if call == b"running" else 2 if int(call) in _NOT_RESTARTED else 0
+                rank = 1 if call == b"running" else 2 if int(call) in _here.not_restarted else 0
         except (FileNotFoundError, ProcessLookupError, IndexError):
             continue
         best = min(best, (rank, tid))
@@ -346,12 +429,12 @@ def _take(pid: int) -> tuple[int, float]:
         flags = os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY
         with _StoppedThread(pid, _choose_thread(pid), code_address, _options(pid)) as thread:
             for descriptor in inherited:
-                thread.call("close", _NR_CLOSE, descriptor)
-            theirs = thread.call("userfaultfd", _NR_USERFAULTFD, flags)
+                thread.call("close", _here.close, descriptor)
+            theirs = thread.call("userfaultfd", _here.userfaultfd, flags)
             try:
-                ours = _checked("pidfd_getfd", _libc.syscall(_NR_PIDFD_GETFD, pidfd, theirs, 0))
+                ours = _checked("pidfd_getfd", _libc.syscall(_here.pidfd_getfd, pidfd, theirs, 0))
             finally:
-                thread.call("close", _NR_CLOSE, theirs)
+                thread.call("close", _here.close, theirs)
         _close_in_children(pid, theirs)
         return ours, thread.stopped_s
     finally:
@@ -368,7 +451,7 @@ def _close_in_children(pid: int, descriptor: int) -> None:
             if _is_userfaultfd(child, descriptor):
                 tid = _choose_thread(child)
                 with _StoppedThread(child, tid, _find_code(child), _options(child)) as thread:
-                    thread.call("close", _NR_CLOSE, descriptor)
+                    thread.call("close", _here.close, descriptor)
         except OSError:
             # It has ended or executed another program, which closed it.
             continue
@@ -439,7 +522,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
-    if platform.machine() not in ("x86_64", "AMD64"):
+    if machine() is None:
         raise SystemExit(f"injection is not supported on {platform.machine()}")
     for pid in map(int, sys.argv[2:]):
         # A thread each: its end lets go of what could not be detached.

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from snaplib.kernel.ptrace import machine
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -148,8 +150,8 @@ def take_userfaultfds(pids: Iterable[int]) -> tuple[Taken, ...]:
     wanted = tuple(pids)
     if not wanted:
         return ()
-    if platform.machine() not in ("x86_64", "AMD64"):
-        detail = f"not supported on {platform.machine()}"
+    if machine() is None:
+        detail = f"not tried on {platform.machine()} yet"
         return tuple(Taken(pid, None, errno.ENOTSUP, detail) for pid in wanted)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
