@@ -28,6 +28,9 @@ __all__ = ["MemberReader", "internal_dev", "link_target"]
 #: smaps tells more than maps, and walks all pages for it: 20 to 70 ms a GB.
 _SMAPS_MAX_BYTES = 2 << 30
 
+#: A process that is killed needs no longer for all of its threads to end.
+_ENDING_S = 0.2
+
 #: A thread that has not run for so long is stuck; a disk answers sooner.
 _STUCK_AFTER_S = 0.1
 
@@ -64,8 +67,18 @@ class MemberReader:
         found = {}
         for pid in statuses:
             with contextlib.suppress(ProcessLookupError):
-                found[pid] = self._member(pid, detailed=detailed)
+                member = self._member(pid, detailed=detailed)
+                if member.stat.zombie and len(member.threads) > 1:
+                    self._wait_for_threads(pid)
+                    member = self._member(pid, detailed=detailed)
+                found[pid] = member
         return found
+
+    def _wait_for_threads(self, pid: int) -> None:
+        """Wait a little: when a process ends, its main thread may be the first to go."""
+        give_up = time.monotonic() + _ENDING_S
+        while len(self._procfs.threads(pid)) > 1 and time.monotonic() < give_up:
+            time.sleep(0.002)
 
     def still_stuck(self, members: Mapping[int, Member]) -> dict[int, Member]:
         """Look again at threads that could not be interrupted: most have run meanwhile."""
