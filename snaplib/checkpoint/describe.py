@@ -4,12 +4,65 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from snaplib.criu import Criu
 from snaplib.task import Task
 
-__all__ = ["describe_host", "describe_task"]
+__all__ = ["cpu_features", "describe_host", "describe_task"]
+
+#: The beginnings of names of instructions: of x86 (Linux: arch/x86/include/asm/cpufeatures.h), and of arm64
+#: (arch/arm64/include/uapi/asm/hwcap.h).
+_INSTRUCTIONS = (
+    *(
+        "sse",
+        "ssse3",
+        "avx",
+        "fma",
+        "bmi",
+        "adx",
+        "aes",
+        "vaes",
+        "pclmul",
+        "vpclmul",
+        "sha",
+        "gfni",
+        "amx",
+    ),
+    *(
+        "popcnt",
+        "lzcnt",
+        "abm",
+        "movbe",
+        "movdir",
+        "rdrand",
+        "rdseed",
+        "f16c",
+        "xsave",
+        "fsgsbase",
+        "clwb",
+        "cx16",
+    ),
+    *(
+        "rtm",
+        "hle",
+        "serialize",
+        "asimd",
+        "atomics",
+        "crc32",
+        "sve",
+        "sme",
+        "pmull",
+        "dcpop",
+        "lrcpc",
+        "bf16",
+        "i8mm",
+    ),
+)
+
+#: Begin like those, and are no business of a task.
+_OF_KERNELS = {"smep", "xsaves", "xsaveerptr"}
 
 
 def describe_host(criu: Criu) -> dict[str, Any]:
@@ -19,7 +72,30 @@ def describe_host(criu: Criu) -> dict[str, Any]:
         criu: The CRIU that takes the dump.
     """
     system = platform.uname()
-    return {"kernel": system.release, "arch": system.machine, "criu_version": criu.version_text}
+    return {
+        "kernel": system.release,
+        "arch": system.machine,
+        "criu_version": criu.version_text,
+        "cpu_features": cpu_features(),
+    }
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Return the instructions that this machine's CPUs have, as the kernel names them, in order.
+
+    A program finds them out when it starts, and libraries choose their routines by them: a task that goes on where
+    one is missing ends with SIGILL.  Names that say nothing of instructions are left out.
+
+    Args:
+        cpuinfo: The file to read them from.
+    """
+    found: set[str] | None = None
+    for line in cpuinfo.read_text(errors="replace").splitlines():
+        name, _, text = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            here = set(text.split())
+            found = here if found is None else found & here
+    return sorted(name for name in (found or set()) - _OF_KERNELS if name.startswith(_INSTRUCTIONS))
 
 
 def describe_task(task: Task) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from snaplib.checkpoint.deadline import Deadline
+from snaplib.checkpoint.describe import cpu_features
 from snaplib.checkpoint.lazy import LazyHelper, note_lazy
 from snaplib.checkpoint.memoryimages import write_images, write_lazy_images
 from snaplib.checkpoint.streams import read_streams
@@ -77,7 +78,7 @@ def restore(
         raise RootRequired("restoring a task needs root")
     criu = find_criu()
     snapshot = store.get(snapshot_id)
-    _check_host(snapshot)
+    _check_host(snapshot, criu)
     work = _Restore(
         store=store,
         snapshot=snapshot,
@@ -185,12 +186,26 @@ class _Restore:
         )
 
 
-def _check_host(snapshot: Snapshot) -> None:
+def _check_host(snapshot: Snapshot, criu: Criu) -> None:
+    """Find out before anything is fetched whether this machine can go on with the task."""
     here, there = platform.machine(), snapshot.host["arch"]
     if here != there:
         raise RestoreFailed(
             f"snapshot {snapshot.id} is of a {there} machine and this is {here}",
             hint="restore it on a machine of the same architecture",
+        )
+    missing = sorted(set(snapshot.host.get("cpu_features", ())) - set(cpu_features()))
+    if missing:
+        raise RestoreFailed(
+            f"this machine's CPU lacks what the task may use: {', '.join(missing)}",
+            hint="restore it on a machine whose CPU has all features of the one it was saved on",
+        )
+    written_by = str(snapshot.host.get("criu_version", criu.version_text))
+    if tuple(int(part) for part in written_by.split(".")[:2]) > criu.version[:2]:
+        raise RestoreFailed(
+            f"snapshot {snapshot.id} was taken with CRIU {written_by} and this is "
+            f"{criu.version_text}, which may not understand it",
+            hint="install the newer CRIU, or name it in $SNAPLIB_CRIU",
         )
 
 

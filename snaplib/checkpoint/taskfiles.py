@@ -32,6 +32,8 @@ CHANGED_FILES = ("refuse", "overwrite")
 FILE_LIMIT_BYTES = 4 << 30
 
 _STREAM = "file-{}"
+#: How many files one message names.
+_MOST_NAMED = 5
 _PIECE_BYTES = 1 << 20
 _NO_FILES = ("/proc/", "/sys/", "/dev/", "/memfd:")
 _DELETED = " (deleted)"
@@ -130,14 +132,14 @@ def _open_files(pids: Iterable[int]) -> list[tuple[str, TaskFile]]:
 
 
 def _links(pid: int) -> Iterator[tuple[str, str, bool]]:
-    """What a process has open or mapped to write to: path, a link that opens it, and whether it may write."""
+    """What a process has open or mapped: path, a link that opens it, and whether it may write there."""
     for descriptor in read_descriptors(f"/proc/{pid}"):
         if not descriptor.path_only:
             yield descriptor.target, f"/proc/{pid}/fd/{descriptor.fd}", descriptor.writable
     for mapping in parse_maps(Path(f"/proc/{pid}/maps").read_bytes()):
-        if mapping.file_backed and mapping.shared and mapping.writable and not mapping.deleted:
+        if mapping.file_backed and not mapping.deleted:
             link = f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-            yield mapping.path, link, True
+            yield mapping.path, link, mapping.shared and mapping.writable
 
 
 def _limited(source: IO[bytes], size: int) -> IO[bytes]:
@@ -180,17 +182,17 @@ def put_back(reader: SnapshotReader, changed: str = "refuse") -> list[str]:
     if changed not in CHANGED_FILES:
         raise UsageError(f"{changed!r} is not one of {', '.join(CHANGED_FILES)}")
     listed: Mapping[str, Any] = reader.snapshot.extra.get("files") or {}
+    files = [_checked(fields) for fields in listed.get("files", ())]
+    if listed.get("mode") == "capture":
+        # Where it is not, this is a restore on the same machine, and CRIU says what it misses.
+        _refuse_missing([file for file in files if file.stream is None])
     work: list[tuple[TaskFile, IO[bytes]]] = []
     with contextlib.ExitStack() as stack:
-        for fields in listed.get("files", ()):
-            file = _checked(fields)
+        for file in files:
+            if file.stream is None:
+                continue
             status = _status(file.path)
             if status is not None and _same(file, status):
-                continue
-            if file.stream is None:
-                if listed.get("mode") == "capture":
-                    _refuse_without_content(file, status)
-                # Else CRIU says so, as it does of all that it restores.
                 continue
             content = stack.enter_context(reader.open_stream(file.stream))
             if (
@@ -206,6 +208,23 @@ def put_back(reader: SnapshotReader, changed: str = "refuse") -> list[str]:
         for file, content in work:
             _write_back(file, content)
     return [file.path for file, _content in work]
+
+
+def _refuse_missing(files: Iterable[TaskFile]) -> None:
+    """Name the programs, libraries and other files that are not what they were where the task was."""
+    problems = []
+    for file in files:
+        status = _status(file.path)
+        if status is None:
+            problems.append(f"{file.path} is not here")
+        elif status.st_size != file.size_bytes:
+            problems.append(f"{file.path} has {status.st_size} bytes instead of {file.size_bytes}")
+    if problems:
+        more = f" (and {len(problems) - _MOST_NAMED} more)" if len(problems) > _MOST_NAMED else ""
+        raise RestoreFailed(
+            f"the task needs files that did not go with the snapshot: {'; '.join(problems[:_MOST_NAMED])}{more}",
+            hint="make them available here under the same paths, in the same versions",
+        )
 
 
 def _checked(fields: Mapping[str, Any]) -> TaskFile:
@@ -234,17 +253,7 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _same(file: TaskFile, status: os.stat_result) -> bool:
-    return status.st_size == file.size_bytes and (
-        file.stream is None or status.st_mtime_ns == file.mtime_ns
-    )
-
-
-def _refuse_without_content(file: TaskFile, status: os.stat_result | None) -> None:
-    now = "is not here" if status is None else f"has {status.st_size} bytes now"
-    raise RestoreFailed(
-        f"{file.path} {now}; the task had it open with {file.size_bytes} bytes, and it did not go with the snapshot",
-        hint="put it back as it was",
-    )
+    return status.st_size == file.size_bytes and status.st_mtime_ns == file.mtime_ns
 
 
 def _only_grown(file: TaskFile, status: os.stat_result, content: IO[bytes]) -> bool:
