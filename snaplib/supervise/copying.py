@@ -107,8 +107,9 @@ class Copying:
         except TaskEnded:
             # Its end is about to be told.
             return
-        except SnaplibError as error:
-            self._tell(f"{job.name}_failed", reason=str(error), copy_s=copy_s)
+        except Exception as error:  # noqa: BLE001 - the task can be saved without it, whatever went wrong
+            reason = str(error) if isinstance(error, SnaplibError) else repr(error)
+            self._tell(f"{job.name}_failed", reason=reason, copy_s=copy_s)
             return
         if isinstance(result, Snapshot):
             self._replace(result)

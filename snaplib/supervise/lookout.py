@@ -10,7 +10,7 @@ from collections.abc import Callable
 import attrs
 
 from snaplib.checkpoint.preflight import preflight
-from snaplib.errors import TaskEnded
+from snaplib.errors import SnaplibError
 from snaplib.task import Task
 
 __all__ = ["Lookout"]
@@ -59,7 +59,8 @@ class Lookout:
             self._thread.start()
 
     def _look(self) -> None:
-        with contextlib.suppress(TaskEnded):
+        # What cannot be looked into now is found by the dump.
+        with contextlib.suppress(SnaplibError):
             for one in preflight(self._task, tcp=self._tcp):
                 if one.severity != "warning" and (one.code, one.pid) not in self._told:
                     self._told.add((one.code, one.pid))

@@ -91,7 +91,7 @@ class Chaos:
                     os.kill(pid, signal.SIGKILL)
             wait_until(lambda: not self.bench.sessions(), "the machine to be gone")
             # /run goes with the machine, and the file is on a disk that is as it was at the snapshot.
-            shutil.rmtree(self.bench.runtime)
+            shutil.rmtree(self.bench.runtime, ignore_errors=True)
         status = process.wait(100)
         self.ends[status] += 1
         self._going.unlink(missing_ok=True)

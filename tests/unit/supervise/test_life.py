@@ -193,7 +193,7 @@ def test_a_task_that_is_saved(scene: Scene) -> None:
 def test_a_dump_that_fails_is_tried_again_with_what_went_wrong(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snaplib.supervise.life._RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr("snaplib.supervise.saving._RETRY_AFTER_S", (0.0, 0.0))
     scene.saver.saves = [fails, fails, saved]
     scene.notice()
     assert scene.life.run().saved
@@ -378,3 +378,26 @@ def test_snapshots_are_made_now_and_then_and_replace_each_other() -> None:
     assert told[:3] == ["snapshot", "snapshot_failed", "snapshot"]
     assert scene.removed == ["s1"]
     assert scene.events[-1].state == "saved"
+
+
+def test_a_mistake_in_a_dump_does_not_keep_the_next_one_from_being_tried(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snaplib.supervise.saving._RETRY_AFTER_S", (0.0,))
+
+    def mistaken(_deadline: Deadline) -> object:
+        raise KeyError("oops")
+
+    scene.saver.saves = [mistaken, saved]
+    scene.notice()
+    assert scene.life.run().saved
+    assert "KeyError" in scene.events[2].details["reason"]
+
+
+def test_a_mistake_in_a_copy_costs_nothing(scene: Scene) -> None:
+    def mistaken(_stop: threading.Event) -> dict[str, object]:
+        raise ZeroDivisionError
+
+    scene.saver.copies = [mistaken]
+    scene.when["copy_failed"] = scene.session.end
+    assert scene.life.run().exit_code == 0
