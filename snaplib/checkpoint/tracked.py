@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from snaplib.checkpoint.shimproof import trusted_shim
+from snaplib.checkpoint.shimproof import trust_soft_dirty, trusted_shim
 from snaplib.criu import Criu, write_bare_parent
 from snaplib.criu.pagemap import PAGE_BYTES, PE_PARENT, PE_PRESENT
 from snaplib.errors import ShimUnusable
@@ -120,11 +120,13 @@ class TrackedDump:
         """
         environment: Mapping[str, str] = {}
         reason = ""
-        if warm.basis is Basis.WRITE_PROTECT:
-            try:
+        try:
+            if warm.basis is Basis.WRITE_PROTECT:
                 environment = trusted_shim(criu).environment()
-            except ShimUnusable as error:
-                reason = error.message
+            else:
+                trust_soft_dirty(criu)
+        except ShimUnusable as error:
+            reason = error.message
         writer = warm.prepare()
         mode = "thrown-away" if reason else "left-out"
         return cls(warm, writer, environment, mode, reason, TrackedSink(writer.pages))

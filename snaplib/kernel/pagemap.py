@@ -176,24 +176,35 @@ class Pagemap:
             any_of=Category.PRESENT | Category.SWAPPED,
         )
 
+    def entries(self, start: int, end: int) -> npt.NDArray[np.uint64]:
+        """Return what the file itself says of each page of a range, as pagemap.rst describes it.
+
+        Args:
+            start: First address.
+            end: Address after the last.
+
+        Raises:
+            ProcessLookupError: The address space is gone.
+        """
+        count = (end - start) // _PAGE_BYTES
+        content = os.pread(self._descriptor, count * 8, start // _PAGE_BYTES * 8)
+        if len(content) < count * 8:
+            raise ProcessLookupError(errno.ESRCH, "the address space is gone")
+        return np.frombuffer(content, np.uint64)
+
     def _read(
         self, start: int, end: int, *, having: int, lacking: int, any_of: int, report: int
     ) -> RegionArray:
         """Answer as `scan` does from the file itself: eight bytes a page, present or not."""
         found = []
         for first in range(start, end, _CHUNK_PAGES * _PAGE_BYTES):
-            count = min(_CHUNK_PAGES, (end - first) // _PAGE_BYTES)
-            content = os.pread(self._descriptor, count * 8, first // _PAGE_BYTES * 8)
-            if len(content) < count * 8:
-                raise ProcessLookupError(errno.ESRCH, "the address space is gone")
-            entries = np.frombuffer(content, np.uint64)
+            entries = self.entries(first, min(end, first + _CHUNK_PAGES * _PAGE_BYTES))
             # A page is at most three of these at once, and most are none.
             states = np.zeros(len(entries), np.uint8)
             for category, bit in _BITS.items():
                 if category & (having | lacking | any_of | report):
-                    states |= ((entries >> np.uint64(bit)) & np.uint64(1)).astype(
-                        np.uint8
-                    ) * np.uint8(category)
+                    told = ((entries >> np.uint64(bit)) & np.uint64(1)).astype(np.uint8)
+                    states |= told * np.uint8(category)
             matching = states & (having | lacking) == having
             if any_of:
                 matching &= states & any_of != 0

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
+import mmap
 import os
 import platform
 import select
@@ -24,12 +26,14 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from snaplib.kernel.pagemap import Category, Pagemap
 from snaplib.kernel.ptrace import machine
+from snaplib.kernel.syscalls import syscall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Taken", "Userfaultfd", "take_userfaultfds"]
+__all__ = ["Taken", "Userfaultfd", "take_userfaultfds", "write_protection_missing"]
 
 _UFFDIO_API = 0xC018AA3F
 _UFFDIO_REGISTER = 0xC020AA00
@@ -40,6 +44,7 @@ _UFFD_API = 0xAA
 _FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
 _FEATURE_WP_UNPOPULATED = 1 << 13
 _FEATURE_WP_ASYNC = 1 << 15
+_USER_MODE_ONLY = 1
 _REGISTER_MODE_WP = 1 << 1
 _WRITEPROTECT_MODE_WP = 1 << 0
 
@@ -137,6 +142,23 @@ class Taken:
     errno: int = 0
     detail: str = ""
     stopped_s: float = 0.0
+
+
+@functools.cache
+def write_protection_missing() -> str:
+    """Return why this kernel has no asynchronous write protection, by trying it on ourselves; empty if it has."""
+    try:
+        descriptor = syscall("userfaultfd", os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY)
+    except OSError as error:
+        return f"userfaultfd: {error.strerror}"
+    try:
+        with Userfaultfd(descriptor), Pagemap("/proc/self/pagemap") as pagemap:
+            pagemap.scan(0, mmap.PAGESIZE, having=Category.WRITTEN)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTTY):
+            return str(error)
+        return "this kernel has no PAGEMAP_SCAN, or no asynchronous write protection (Linux 6.7)"
+    return ""
 
 
 def take_userfaultfds(pids: Iterable[int]) -> tuple[Taken, ...]:

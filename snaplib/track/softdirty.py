@@ -5,7 +5,7 @@ to `/proc/PID/clear_refs` (Documentation/admin-guide/mm/soft-dirty.rst); all pag
 are marked. Asking and unmarking are two steps, so a scan that re-arms stops the task for both.
 Shared memory counts as dirty: reclaim takes marked pages out of the page table, marks and all.  So do hugetlb pages:
 writing "4" unmarks their mapping but not the pages, and before Linux commit 52526ca7fdb9 (in v6.7) nothing ever asks
-those.
+those.  A mark alone does not tell that a page is still the one that was there: see `frames`.
 CRIU's own memory tracking uses the same marks: a task can have one user of them.
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 from snaplib.kernel.filesystems import HUGETLBFS_MAGIC, file_system_magic
 from snaplib.kernel.pagemap import Pagemap, soft_dirty_supported
 from snaplib.track.areas import areas_of
+from snaplib.track.frames import Frames
 from snaplib.track.records import (
     ArmReport,
     Basis,
@@ -28,7 +29,7 @@ from snaplib.track.records import (
     ProcessScan,
     Unknown,
 )
-from snaplib.track.runs import RunArray, join_runs
+from snaplib.track.runs import PAGE_BYTES, RunArray, join_runs
 from snaplib.track.standstill import Standstill
 from snaplib.track.states import populated, solid_pages, to_runs
 from snaplib.track.tracker import CannotTrack
@@ -73,8 +74,8 @@ class SoftDirty:
         self.reasons = tuple(reasons)
         self._task = task
         self._standstill = Standstill(task, freeze_deadline_s)
-        #: Processes whose pages were unmarked: pid -> start_ticks.
-        self._armed: dict[int, int] = {}
+        #: Processes whose pages were unmarked: pid -> start_ticks, and where their pages were.
+        self._armed: dict[int, tuple[int, Frames]] = {}
         self._since_s = 0.0
         #: Devices of files that are mapped privately -> whether their pages are hugetlb pages.
         self._hugetlb: dict[int, bool] = {}
@@ -86,24 +87,27 @@ class SoftDirty:
         self._armed.clear()
         failed = []
         pages = mappings = 0
-        with self._standstill.stop():
-            self._since_s = time.monotonic()
-            for member in self._task.members():
-                try:
-                    self._clear(member.pid)
-                except OSError as error:
-                    failed.append((member.pid, str(error)))
-        for pid in self._armed:
-            with contextlib.suppress(OSError):
-                areas = areas_of(self._task.procfs.maps(pid))
-                mappings += len(areas)
-                pages += sum(area.end - area.start for area in areas if not _shared(area))
+        try:
+            with self._standstill.stop():
+                self._since_s = time.monotonic()
+                for member in self._task.members():
+                    try:
+                        areas = self._arm_one(member.pid)
+                    except OSError as error:
+                        failed.append((member.pid, str(error)))
+                        continue
+                    mappings += len(areas)
+                    pages += sum(area.end - area.start for area in areas if not _shared(area))
+        except TimeoutError:
+            # It ran on before all was unmarked.
+            self._armed.clear()
+            raise
         return ArmReport(
             time_s=self._since_s,
             duration_s=time.monotonic() - began_s,
             frozen_s=self._standstill.stood_s,
             basis=self.basis,
-            armed_pages=pages,
+            armed_pages=pages // PAGE_BYTES,
             mappings=mappings,
             refused_bytes=0,
             still=True,
@@ -117,9 +121,25 @@ class SoftDirty:
         """Return what changed. See `Tracker.scan`."""
         began_s = time.monotonic()
         self._standstill.reset()
-        stop = (rearm or still) and not frozen_by_caller
-        with self._standstill.stop() if stop else contextlib.nullcontext():
-            found = [self._scan_one(member.pid, rearm) for member in self._task.members()]
+        stood = False
+        if frozen_by_caller:
+            found = self._look(rearm)
+            stood = True
+        elif rearm or still:
+            looked = False
+            try:
+                with self._standstill.stop():
+                    found = self._look(rearm)
+                    looked = True
+                stood = True
+            except TimeoutError:
+                if looked and rearm:
+                    # It ran on before all was unmarked: what it wrote before that has no mark.
+                    self._armed.clear()
+                rearm = False
+                found = self._look(rearm)
+        else:
+            found = self._look(rearm)
         processes = tuple(sorted(filter(None, found), key=lambda process: process.pid))
         arrays = [one for process in processes for one in (process.runs, process.untracked)]
         since_s = self._since_s
@@ -130,7 +150,7 @@ class SoftDirty:
             since_s=since_s,
             duration_s=time.monotonic() - began_s,
             frozen_s=self._standstill.stood_s,
-            still=stop or frozen_by_caller,
+            still=stood,
             basis=self.basis,
             processes=processes,
             estimate=Estimate(float(sum(map(solid_pages, arrays)))),
@@ -151,41 +171,61 @@ class SoftDirty:
     ) -> None:
         self.close()
 
-    def _scan_one(self, pid: int, rearm: bool) -> ProcessScan | None:
-        procfs = self._task.procfs
-        found = None
-        detail = "it was not armed"
-        try:
-            if self._armed.get(pid) == procfs.stat(pid).start_ticks:
-                with Pagemap(f"{procfs.root}/{pid}/pagemap") as pagemap:
-                    parts = [
-                        self._marked(pid, pagemap, area) for area in areas_of(procfs.maps(pid))
-                    ]
-                runs = join_runs(parts)
-                known = runs["why"] == Unknown.KNOWN
-                found = ProcessScan(pid, runs[known], runs[~known])
-        except OSError as error:
-            detail = str(error)
-        if found is None:
-            found = scan_untracked(procfs, pid, Unknown.PROCESS, detail)
+    def _look(self, rearm: bool) -> list[ProcessScan | None]:
+        """Scan all processes, and only then unmark their pages: some may share their memory."""
+        frames: dict[int, Frames] = {}
+        found = [self._scan_one(member.pid, frames) for member in self._task.members()]
         if rearm:
-            # If it cannot be unmarked, its pages stay marked or it is not in _armed: both are safe.
-            self._armed.pop(pid, None)
-            with contextlib.suppress(OSError):
-                self._clear(pid)
+            for process in filter(None, found):
+                # If it cannot be unmarked, its pages stay marked and it is not in _armed: both are safe.
+                self._armed.pop(process.pid, None)
+                with contextlib.suppress(OSError):
+                    self._arm_one(process.pid, frames.get(process.pid))
         return found
 
-    def _clear(self, pid: int) -> None:
+    def _scan_one(self, pid: int, frames: dict[int, Frames]) -> ProcessScan | None:
+        procfs = self._task.procfs
+        detail = "it was not armed"
+        try:
+            start_ticks, before = self._armed.get(pid, (-1, Frames()))
+            if start_ticks == procfs.stat(pid).start_ticks:
+                now = Frames()
+                with Pagemap(f"{procfs.root}/{pid}/pagemap") as pagemap:
+                    parts = [
+                        self._changed(pid, pagemap, area, (before, now))
+                        for area in areas_of(procfs.maps(pid))
+                    ]
+                frames[pid] = now
+                runs = join_runs(parts)
+                known = runs["why"] == Unknown.KNOWN
+                return ProcessScan(pid, runs[known], runs[~known])
+        except OSError as error:
+            detail = str(error)
+        return scan_untracked(procfs, pid, Unknown.PROCESS, detail)
+
+    def _arm_one(self, pid: int, frames: Frames | None = None) -> tuple[Area, ...]:
+        """Unmark all pages, and remember where they are unless that is known; the task stands still."""
         procfs = self._task.procfs
         start_ticks = procfs.stat(pid).start_ticks
+        areas: tuple[Area, ...] = ()
+        if frames is None:
+            frames = Frames()
+            areas = areas_of(procfs.maps(pid))
+            with Pagemap(f"{procfs.root}/{pid}/pagemap") as pagemap:
+                for area in areas:
+                    if not _shared(area):
+                        frames.note(pagemap, area)
         (procfs.root / str(pid) / "clear_refs").write_text("4")
-        self._armed[pid] = start_ticks
+        self._armed[pid] = start_ticks, frames
+        return areas
 
-    def _marked(self, pid: int, pagemap: Pagemap, area: Area) -> RunArray:
+    def _changed(
+        self, pid: int, pagemap: Pagemap, area: Area, frames: tuple[Frames, Frames]
+    ) -> RunArray:
         if _shared(area) or self._of_hugetlb(pid, area):
             return to_runs(populated(pagemap, area), area.kind, Unknown.REFUSED)
-        own_only = area.kind is MemoryKind.PRIVATE_FILE
-        return to_runs(pagemap.soft_dirty(area.start, area.end, own_only=own_only), area.kind)
+        before, now = frames
+        return before.compare(pagemap, area, now)
 
     def _of_hugetlb(self, pid: int, area: Area) -> bool:
         """Whether it is of hugetlb pages, which are always of some file; True where nobody can tell."""

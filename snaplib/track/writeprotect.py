@@ -22,6 +22,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Self
 
+from snaplib.kernel.uffd import write_protection_missing
 from snaplib.track.look import Look
 from snaplib.track.records import ArmReport, Basis, DirtyScan, Estimate, ProcessScan, Unknown
 from snaplib.track.roster import Roster
@@ -74,6 +75,9 @@ class WriteProtect:
         #: Processes whose last scan was not heard to its end: what it re-armed is forgotten.
         self._distrusted: frozenset[int] = frozenset()
         self._since_s = 0.0
+        # Found out on ourselves: a task that cannot be tracked anyway is not touched.
+        if missing := write_protection_missing():
+            raise CannotTrack(f"write protection does not work here: {missing}")
         try:
             self._roster.arm(self._members(), new_ones=True)
             self._check_root()

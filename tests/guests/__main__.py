@@ -4,6 +4,7 @@ python -m tests.guests build                       make what guests are made of;
 python -m tests.guests refresh                     make it again, with the kernels of today
 python -m tests.guests [--kernel K] -- COMMAND...  run a command in the checkout's copy, as root
 python -m tests.guests [--kernel K] test [PATH...] run tests; of all kernels unless one is named
+python -m tests.guests pair [SOURCE TARGET]        move a task with a live connection from guest to guest
 python -m tests.guests matrix                      write docs/support.md from the results of the tests
 """
 
@@ -17,6 +18,7 @@ from tests.guests.debian import BuildError
 from tests.guests.image import KERNELS, Image
 from tests.guests.machine import Job
 from tests.guests.matrix import write_matrix
+from tests.guests.pair import run_pair
 from tests.guests.running import run_job
 from tests.guests.suite import PATHS, run_suite
 
@@ -61,6 +63,9 @@ def main(words: list[str]) -> int:
         kernels = [args.kernel] if args.kernel else list(KERNELS)
         paths = tuple(rest) or PATHS
         return run_suite(kernels, image, accelerator=args.accelerator, paths=paths)
+    if verb == "pair":
+        source, destination = rest or ("6.1", "newest")
+        return 0 if run_pair(image, (source, destination), accelerator=args.accelerator) else 1
     if verb != "--" or not rest:
         parser.error("a command comes after --")
     job = Job(

@@ -276,7 +276,6 @@ def _disk(name: str, path: Path, option: str) -> tuple[str, ...]:
 
 def _write_job(job: Job, path: Path) -> None:
     environment = {
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "SNAPLIB_GUEST": "1",
         **job.environment,

@@ -48,7 +48,15 @@ class FakeTask:
     def show(self, pages: dict[int, int]) -> None:
         self.pages[:] = 0
         for page, bits in pages.items():
-            self.pages[page] = bits
+            # In a frame of its own, unless told.
+            self.pages[page] = bits if bits & 0xFFF else bits | 0x1000 + page
+        self._write()
+
+    def show_frame(self, page: int, frame: int) -> None:
+        self.pages[page] = PRESENT | frame
+        self._write()
+
+    def _write(self) -> None:
         (self.folder / "pagemap").write_bytes(self.pages.tobytes())
 
 
@@ -59,6 +67,8 @@ def task(tmp_path):
 
 def test_marked_pages_are_dirty(task):
     tracker = SoftDirty(task, supported=lambda: True)
+    there = {0x10: PRESENT, 0x11: PRESENT, 0x12: SWAPPED, 0x20: PRESENT | OF_FILE, 0x21: PRESENT}
+    task.show(there)
     tracker.arm()
     assert (task.folder / "clear_refs").read_text() == "4"
     task.show(
@@ -79,8 +89,59 @@ def test_marked_pages_are_dirty(task):
     assert task.freezes == 2
 
 
+def test_a_page_that_is_another_one_is_dirty(task):
+    tracker = SoftDirty(task, supported=lambda: True)
+    there = dict.fromkeys(range(0x10, 0x14), PRESENT)
+    task.show({**there, 0x13: SWAPPED})
+    tracker.arm()
+    # Moved here with its whole page table; come out of swap; of a frame that is not told.
+    task.show({**there, 0x11: PRESENT | 0x77, 0x20: PRESENT | 0x78})
+    task.show_frame(0x12, 0)
+    scan = tracker.scan()
+    runs = [(int(run["start"]) // PAGE_BYTES, int(run["pages"])) for run in scan.process(23).runs]
+    assert runs == [(0x11, 3), (0x20, 1)]
+    assert tracker.scan().process(23).runs["start"].tolist() == [0x12 * PAGE_BYTES]
+
+
+def test_what_ran_on_while_it_was_unmarked_is_dirty(task, monkeypatch):
+    tracker = SoftDirty(task, supported=lambda: True)
+    task.show({0x10: PRESENT, 0x11: PRESENT})
+    tracker.arm()
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeTask, "frozen", too_late)
+        scan = tracker.scan()
+    assert not scan.still
+    assert scan.process(23).dirty["pages"].sum() == 4
+    assert tracker.scan().process(23).dirty["pages"].sum() == 4
+    assert tracker.scan().process(23).runs.size == 0
+
+
+def test_a_task_that_cannot_be_stopped_is_looked_at(task, monkeypatch):
+    tracker = SoftDirty(task, supported=lambda: True)
+    task.show({0x10: PRESENT, 0x11: PRESENT})
+    tracker.arm()
+    task.show({0x10: PRESENT, 0x11: PRESENT | MARKED})
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeTask, "frozen", refuse)
+        scan = tracker.scan()
+    assert not scan.still
+    for one in (scan, tracker.scan()):
+        assert one.process(23).runs["start"].tolist() == [0x11 * PAGE_BYTES]
+
+
+@contextlib.contextmanager
+def too_late(_task, deadline_s):
+    yield Frozen("stop", time.monotonic() + deadline_s)
+    raise TimeoutError
+
+
+def refuse(_task, _deadline_s):
+    raise TimeoutError
+
+
 def test_shared_memory_is_never_clean(task):
     tracker = SoftDirty(task, supported=lambda: True)
+    task.show({})
     tracker.arm()
     task.show({0x30: PRESENT})
     untracked = tracker.scan().process(23).untracked

@@ -27,7 +27,8 @@ def track():
     def begin(pid: int, **options) -> SoftDirty:
         task = Task.attach(pid)
         opened.append(task)
-        tracker = SoftDirty(task, **options)
+        # An emulated machine takes its time.
+        tracker = SoftDirty(task, freeze_deadline_s=30.0, **options)
         opened.append(tracker)
         tracker.arm()
         return tracker

@@ -42,7 +42,9 @@ def test_exactly_what_was_written_is_dirty(victim, track, dirty, kind):
     tracker.scan()
     for word in WORDS:
         write(victim, word, address)
-        assert dirty(tracker.scan(), victim.pid, address, PAGES) == WRITTEN, word
+        found = dirty(tracker.scan(), victim.pid, address, PAGES)
+        # The stack of a new thread may become one mapping with ours, and the mark of a new mapping is the whole one's.
+        assert found == WRITTEN or (word == "thread" and found == ALL), word
         assert dirty(tracker.scan(), victim.pid, address, PAGES) == set(), word
 
 
@@ -193,6 +195,32 @@ def test_a_moved_mapping_is_dirty(victim, track, dirty, beside):
         assert dirty(scan, victim.pid, moved, PAGES) == WRITTEN
 
 
+def test_page_tables_that_are_moved_whole_are_dirty(victim, track, dirty):
+    # The kernel marks what it moves page by page, but not what it moves by the page table.
+    first, second, room = (victim("map", "aligned", 1024) for _ in range(3))
+    for address in (first, second):
+        victim("store", address, 0, 1024)
+    victim("unmap", room, 0, 1024)
+    tracker = track(victim.pid)
+    assert dirty(tracker.scan(), victim.pid, first, 1024) == set()
+    assert victim("move", first, room, 1024) == room
+    assert victim("move", second, first, 1024) == first
+    scan = tracker.scan()
+    assert dirty(scan, victim.pid, room, 1024) == set(range(1024))
+    assert dirty(scan, victim.pid, first, 1024) == set(range(1024))
+    scan = tracker.scan()
+    assert dirty(scan, victim.pid, room, 1024) | dirty(scan, victim.pid, first, 1024) == set()
+
+
+def test_huge_pages_that_are_dropped_and_read_again_are_dirty(victim, track, dirty):
+    address = victim("map", "huge-pages", 1024)
+    tracker = track(victim.pid)
+    victim("dontneed", address, 0, 1024)
+    victim("load", address, 700, 1)
+    found = dirty(tracker.scan(), victim.pid, address, 1024)
+    assert found in ({700}, set(range(512, 1024)))
+
+
 def test_a_child_is_new_and_then_tracked(victim, track, dirty):
     address = victim("map", "anon", PAGES)
     victim("store", address, 0, PAGES)
@@ -234,11 +262,11 @@ def test_another_program_in_the_same_process_is_new(victim, track, dirty):
 
 
 def test_what_holds_nothing_is_not_counted_where_nothing_is_tracked(victim, dirty):
-    address = victim("map", "anon", 1 << 20)
+    address = victim("map", "anon", 1 << 17)
     victim("store", address, 3, 5)
     with Task.attach(victim.pid) as task, Untracked(task) as tracker:
         tracker.arm()
-        assert dirty(tracker.scan(), victim.pid, address, 1 << 20) == {3, 4, 5, 6, 7}
+        assert dirty(tracker.scan(), victim.pid, address, 1 << 17) == {3, 4, 5, 6, 7}
 
 
 def test_the_better_tracker_is_chosen(victim, dirty, require):
@@ -250,7 +278,7 @@ def test_the_better_tracker_is_chosen(victim, dirty, require):
                 pass
         except Exception:  # noqa: BLE001 - whatever is in its way
             assert tracker.basis is Basis.SOFT_DIRTY
-            assert "PAGEMAP_SCAN" in tracker.reasons[0] or "userfaultfd" in tracker.reasons[0]
+            assert "no PAGEMAP_SCAN" in tracker.reasons[0]
         tracker.arm()
         tracker.scan()
         write(victim, "store", address)
@@ -281,7 +309,7 @@ def run_tracked(track, compiled, tmp_path):
         )
         started.append(process)
         process.stdout.readline()
-        tracker = track(process.pid, freeze_deadline_s=20.0)
+        tracker = track(process.pid)
         shadow = Shadow(tracker._task, tracker)
         shadow.compare()  # makes the copy
         shadow.missing.clear()
@@ -319,9 +347,9 @@ def test_what_a_disk_writes_into_copied_pages_is_not_missed(run_tracked, compile
 @pytest.mark.parametrize("seed", [3, 11])
 def test_no_write_is_missed_whatever_happens_to_the_mappings(run_tracked, compiled, seed):
     shadow = run_tracked(compiled("churn", "-Wno-unused-result"), seed)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 20
     rounds = 0
-    while time.monotonic() < until or rounds < 5:
+    while time.monotonic() < until or rounds < 3:
         time.sleep(0.01)
         shadow.look()
         time.sleep(0.02)

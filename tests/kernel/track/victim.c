@@ -67,6 +67,12 @@ static char *map(const char *kind, long pages, char *where) {
         memset(memory, 1, size);
         return memory;
     }
+    if (!strcmp(kind, "aligned")) { // whole page tables of small pages
+        char *raw = mmap(0, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *memory = (char *)(((long)raw + HUGE_PAGE - 1) & -HUGE_PAGE);
+        madvise(memory, size, MADV_NOHUGEPAGE);
+        return memory;
+    }
     if (!strcmp(kind, "hugetlb"))
         return mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
     if (!strcmp(kind, "heap")) {
