@@ -270,6 +270,10 @@ def _for_people(event: Event) -> str:
                 f"copied {human_bytes(details['warm_bytes'])} ahead; from now on only what changes is copied, and a "
                 "notice finds most of the work done"
             )
+        case "plan" if details["strategy"] != "full":
+            return f"plan: {details['strategy']}, because {details['reasons'][0]}"
+        case "plan_failed":
+            return f"there is no plan: {details['reason']}; memory is copied ahead all the same"
         case "copy_failed":
             return f"nothing is copied ahead: {details['reason']}"
         case "saved" if "memory_bytes" in details:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from snaplib.errors import SnaplibError
-from snaplib.forecasting import CompressionSample, Forecast
+from snaplib.errors import SnaplibError, TaskEnded
+from snaplib.forecasting import CompressionSample, Forecast, Models, StrategyForecast
 from snaplib.history import forecast
 from snaplib.planning import Plan, plan
 from snaplib.supervise.saver import SaveContext
@@ -44,21 +44,31 @@ class Planner:
         self._clock = clock
         self._lock = threading.Lock()
         self._watch: Watch | None = None
+        self._starting: threading.Thread | None = None
+        self._profile: Profile | None = None
         self._looks = 0
         self._sample: CompressionSample | None = None
+        self._models: Models | None = None
         self._copied_at_s: float | None = None
-        self._forecast: Forecast | None = None
         self._plan: Plan | None = None
-        self._planned_at_s = 0.0
+        self._due_at_s: float | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
-        # Late: eBPF and what else a watch needs.
-        from snaplib.observe import Watch  # noqa: PLC0415
+        """Begin to watch, in a thread of its own: nobody waits for it."""
+        self._starting = threading.Thread(target=self._start, name="snaplib-plan", daemon=True)
+        self._starting.start()
 
-        watch = Watch(self._context.task, _LOOK_EVERY_S, arm="none", on_profile=self._look)
+    def _start(self) -> None:
+        from snaplib.observe import Watch  # noqa: PLC0415  late: the task is not to wait for it
+
+        # What the copies' scans see is told to it; without eBPF, because it must cost next to nothing.
+        watch = Watch(
+            self._context.task, _LOOK_EVERY_S, arm="none", source="proc", on_profile=self._look
+        )
         try:
             watch.start()
+        except TaskEnded:
+            return
         except (SnaplibError, OSError) as error:
             self._context.tell("plan_failed", reason=str(error))
             return
@@ -66,6 +76,8 @@ class Planner:
 
     def close(self) -> None:
         """Stop watching."""
+        if self._starting is not None:
+            self._starting.join()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
@@ -80,23 +92,27 @@ class Planner:
         """Hear that a copy is complete that was begun at a time."""
         with self._lock:
             self._copied_at_s = began_s
+            # Until the next look nothing is due again.
+            self._due_at_s = None
 
     def due_s(self) -> float | None:
         """Return in how many seconds a copy is due for the sake of the window; None if none is."""
-        made = self._plan
-        if made is None or made.next_copy_s is None:
-            return None
-        return max(made.next_copy_s - (self._clock() - self._planned_at_s), 0.0)
+        with self._lock:
+            due_at_s = self._due_at_s
+        return None if due_at_s is None else max(due_at_s - self._clock(), 0.0)
 
     @property
     def plan(self) -> Plan | None:
         """The newest plan."""
         return self._plan
 
-    @property
-    def forecast(self) -> Forecast | None:
-        """What it rests on."""
-        return self._forecast
+    def expect_delta(self, age_s: float) -> StrategyForecast | None:
+        """Return what is expected of a dump of what has changed since a copy of that age."""
+        if self._profile is None:
+            return None
+        # With what was known at the last look: a dump does not wait until all is learned anew.
+        made = self._forecast(self._profile, age_s, self._models)
+        return next(step for step in made.strategies if step.name == "delta")
 
     def _scanned(self, scan: Any) -> None:
         watch = self._watch
@@ -106,39 +122,56 @@ class Planner:
                 watch.feed(scan)
 
     def _look(self, profile: Profile) -> None:
-        context = self._context
         with self._lock:
             copied_at_s = self._copied_at_s
         try:
             if self._looks % _SAMPLE_EVERY == 1:
                 self._sample = self._compressibility()
             self._looks += 1
-            self._forecast = made = forecast(
-                profile,
-                store=context.store,
-                window_s=context.window_s,
-                sample=self._sample,
-                warm_age_s=None if copied_at_s is None else profile.monotonic_s - copied_at_s,
-            )
+            age_s = None if copied_at_s is None else profile.monotonic_s - copied_at_s
+            made = self._forecast(profile, age_s)
+            self._models = made.models
             chosen = plan(made)
         except (SnaplibError, OSError) as error:
-            if self._plan is None:
-                context.tell("plan_failed", reason=str(error))
+            if self._plan is None and not isinstance(error, TaskEnded):
+                self._context.tell("plan_failed", reason=str(error))
             return
+        self._profile = profile
         before, self._plan = self._plan, chosen
-        self._planned_at_s = profile.monotonic_s
+        with self._lock:
+            # A copy that was finished meanwhile is not in this plan.
+            if copied_at_s == self._copied_at_s and chosen.next_copy_s is not None:
+                self._due_at_s = profile.monotonic_s + chosen.next_copy_s
+            else:
+                self._due_at_s = None
         if before is None or before.strategy != chosen.strategy:
-            context.tell(
-                "plan",
-                strategy=chosen.strategy,
-                fits=chosen.fits,
-                next_copy_s=chosen.next_copy_s,
-                reasons=list(chosen.reasons),
-                size_bytes=made.best.size_bytes.median,
-                duration_s=made.best.duration_s.median,
-            )
+            self._tell(made, chosen)
         if chosen.next_copy_s is not None:
-            context.wake()
+            self._context.wake()
+
+    def _forecast(
+        self, profile: Profile, age_s: float | None, models: Models | None = None
+    ) -> Forecast:
+        return forecast(
+            profile,
+            store=self._context.store,
+            window_s=self._context.window_s,
+            sample=self._sample,
+            warm_age_s=age_s,
+            models=models,
+        )
+
+    def _tell(self, made: Forecast, chosen: Plan) -> None:
+        self._context.tell(
+            "plan",
+            strategy=chosen.strategy,
+            fits=chosen.fits,
+            fits_then=chosen.fits_then,
+            next_copy_s=chosen.next_copy_s,
+            reasons=list(chosen.reasons),
+            size_bytes=made.best.size_bytes.median,
+            duration_s=made.best.duration_s.median,
+        )
 
     def _compressibility(self) -> CompressionSample | None:
         from snaplib.checkpoint.compressibility import sample_compression  # noqa: PLC0415

@@ -38,7 +38,7 @@ from snaplib.supervise.lookout import Lookout
 from snaplib.supervise.recorder import Recorder
 from snaplib.supervise.saver import SaveContext, SaverFactory
 from snaplib.supervise.states import MOVES, State, StateMachine
-from snaplib.supervise.warmsaver import WarmSaver
+from snaplib.supervise.warmsaver import warm_saver
 from snaplib.task import Task, default_key
 
 __all__ = ["ON_RESTORE_FAILURE", "WINDOW_S", "Supervisor"]
@@ -101,7 +101,7 @@ class Supervisor:
         snapshot_every_s: float | None = None,
         keep_snapshots: bool = False,
         adopt_orphans: bool = False,
-        saver: SaverFactory = WarmSaver,
+        saver: SaverFactory | None = None,
         on_event: Callable[[Event], None] | None = None,
         stdin: Any = None,
         stdout: Any = None,
@@ -138,7 +138,7 @@ class Supervisor:
         self.snapshot_every_s = snapshot_every_s
         self.keep_snapshots = keep_snapshots
         self.adopt_orphans = adopt_orphans
-        self._make_saver = saver
+        self._make_saver = saver or warm_saver()
         self._streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         self._task: Task | None = None
         self._on_event = on_event or (lambda _event: None)

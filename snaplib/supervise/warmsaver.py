@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,12 @@ from typing import Any
 
 from snaplib.checkpoint import Deadline, dump
 from snaplib.errors import CannotDump, SnaplibError
+from snaplib.forecasting import StrategyForecast
 from snaplib.node import resident_bytes
 from snaplib.store import PAGE_BYTES, Snapshot
+from snaplib.supervise.planner import Planner
 from snaplib.supervise.saver import Expected, SaveContext, SaverFactory
+from snaplib.track import open_tracker
 from snaplib.warm import Pace, Round, WarmCopy
 
 __all__ = ["MAX_OVERHEAD_PERCENT", "WarmSaver", "warm_saver"]
@@ -22,6 +26,8 @@ MAX_OVERHEAD_PERCENT = 2.0
 #: The first round comes soon after the start, when the task is at work; no two rounds come closer than the second.
 _FIRST_S = 5.0
 _LEAST_PAUSE_S = 10.0
+#: The same where the window needs them.
+_LEAST_PAUSE_NEEDED_S = 1.0
 #: What the task pays for its first write to a page after each round.
 _FAULT_S = 2e-6
 #: Where nothing tells which pages change: how long until it is tried again.
@@ -40,6 +46,7 @@ class WarmSaver:
     Args:
         context: What to save, and where to.
         max_overhead: The share of one CPU that copying may take, 0.02 for 2 percent.
+        planner: Says when the window needs a copy sooner than the overhead would allow; without one nothing does.
         clock: Tells the time in seconds.
         cpu_clock: Tells the CPU time that this process has taken.
     """
@@ -49,6 +56,7 @@ class WarmSaver:
         context: SaveContext,
         *,
         max_overhead: float = MAX_OVERHEAD_PERCENT / 100,
+        planner: Planner | None = None,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
@@ -57,33 +65,65 @@ class WarmSaver:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._pace = Pace(cpu_share=max_overhead, clock=clock, cpu_clock=cpu_clock)
-        self._warm = WarmCopy(context.task, context.store, key=context.key, pace=self._pace)
+        self._planner = planner
+        self._warm = WarmCopy(
+            context.task,
+            context.store,
+            key=context.key,
+            pace=self._pace,
+            open_tracker=planner.open_tracker if planner is not None else open_tracker,
+        )
         self._next_s: float | None = clock() + _FIRST_S
         self._is_complete = False
         self._last: Round | None = None
+        self._copied_at_s = 0.0
+        #: Not before this, whatever the window needs.
+        self._not_before_s = 0.0
+        if planner is not None:
+            planner.start()
 
     def next_copy_s(self) -> float | None:
-        """Return in how many seconds the next round is due."""
-        return None if self._next_s is None else max(0.0, self._next_s - self._clock())
+        """Return in how many seconds the next round is due: by what it may cost, or what the window needs."""
+        due_s = None if self._next_s is None else max(0.0, self._next_s - self._clock())
+        needed_s = self._needed_s()
+        if due_s is None or needed_s is None:
+            return needed_s if due_s is None else due_s
+        return min(due_s, needed_s)
+
+    def _needed_s(self) -> float | None:
+        """Return in how many seconds the window needs a round; None if it does not."""
+        needed_s = self._planner.due_s() if self._planner is not None else None
+        if needed_s is None:
+            return None
+        return max(needed_s, self._not_before_s - self._clock())
 
     def copy(self, stop: threading.Event) -> Mapping[str, Any]:
         """Make a round, and a snapshot where one is due."""
         began_s, cpu_began_s = self._clock(), self._cpu_clock()
+        needed_s = self._needed_s()
+        needed = needed_s is not None and needed_s <= 0
         try:
-            done = self._warm.copy(stop, most_s=_LONGEST_ROUND_S)
+            # What the window needs may cost what it costs.
+            with self._pace.unbounded() if needed else contextlib.nullcontext():
+                done = self._warm.copy(stop, most_s=_LONGEST_ROUND_S)
         except CannotDump:
-            self._next_s = self._clock() + _AGAIN_S
+            self._next_s = self._not_before_s = self._clock() + _AGAIN_S
             raise
         except SnaplibError:
-            self._next_s = self._clock() + _LEAST_PAUSE_S
+            self._next_s = self._not_before_s = self._clock() + _LEAST_PAUSE_S
             raise
+        self._not_before_s = self._clock() + _LEAST_PAUSE_NEEDED_S
+        if not done.left_pages:
+            self._copied_at_s = began_s
+            if self._planner is not None:
+                self._planner.copied(began_s)
         cost_s = self._cpu_clock() - cpu_began_s + done.frozen_s + done.changed_pages * _FAULT_S
         pause_s = max(_LEAST_PAUSE_S, cost_s / self._share - (self._clock() - began_s))
         self._next_s = self._clock() + (0.0 if done.left_pages else pause_s)
         self._last = done
         is_first = not self._is_complete and not done.left_pages
         self._is_complete = self._is_complete or is_first
-        return {**_figures(done), "first": is_first}
+        return {**_figures(done), "first": is_first, "needed": needed}
 
     def snapshot(self, deadline: Deadline) -> Snapshot:
         """Dump what has changed since the last snapshot, and let the task run on."""
@@ -98,6 +138,7 @@ class WarmSaver:
             leave_running=True,
             stand_in=True,
             warm=self._warm,
+            plan=self._expected_delta(),
         )
 
     def hint(self) -> None:
@@ -127,16 +168,25 @@ class WarmSaver:
             files=context.files,
             deadline_s=deadline,
             warm=self._warm,
+            plan=self._expected_delta(),
         )
+
+    def _expected_delta(self) -> StrategyForecast | None:
+        """Return what the dump is expected to take, for those who compare."""
+        if self._planner is None or not self._warm.ready:
+            return None
+        return self._planner.expect_delta(self._clock() - self._copied_at_s)
 
     def _hurry(self, deadline: Deadline) -> None:
         """Make a last round, so that the task stands still for less."""
         stop = threading.Event()
         timer = threading.Timer(deadline.left_s * _HURRY_SHARE, stop.set)
         timer.start()
+        began_s = self._clock()
         try:
             with self._pace.unbounded():
-                self._warm.copy(stop)
+                if not self._warm.copy(stop).left_pages:
+                    self._copied_at_s = began_s
         except SnaplibError:
             # The dump is about to find out for itself.
             return
@@ -145,6 +195,8 @@ class WarmSaver:
 
     def close(self) -> None:
         """Let go of the task."""
+        if self._planner is not None:
+            self._planner.close()
         self._warm.close()
 
 
@@ -155,7 +207,7 @@ def warm_saver(max_overhead_percent: float = MAX_OVERHEAD_PERCENT) -> SaverFacto
         max_overhead_percent: How much of one CPU copying may take.
     """
     share = max_overhead_percent / 100
-    return lambda context: WarmSaver(context, max_overhead=share)
+    return lambda context: WarmSaver(context, max_overhead=share, planner=Planner(context))
 
 
 def _figures(done: Round) -> dict[str, Any]:
