@@ -15,6 +15,11 @@ __all__ = ["DirtyCurve"]
 
 FloatArray = npt.NDArray[np.float64]
 
+#: How many points there are before the first age, each at half the time of the next.
+_HALVINGS = 6
+_UNKNOWN_POWER = 0.5
+_LEAST_POWER = 0.2
+
 
 def _immutable(values: npt.ArrayLike) -> FloatArray:
     array = np.array(values, np.float64)
@@ -81,6 +86,7 @@ class DirtyCurve:
             if order.size
             else np.zeros(1)
         )
+        times, dirty = _refined(times, dirty)
         dirty = np.minimum(np.maximum(dirty, floor_bytes * (times > 0)), limit_bytes)
         half = np.searchsorted(times, times[-1] / 2)
         span = times[-1] - times[min(half, len(times) - 1)]
@@ -124,3 +130,22 @@ class DirtyCurve:
         return float(
             self.times_s[after - 1] + share * (self.times_s[after] - self.times_s[after - 1])
         )
+
+
+def _refined(times: FloatArray, dirty: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Fill in what happens before the first age, where looks are far apart.
+
+    Most tasks write some pages again and again: what is dirty grows quickly at first. It is continued as the
+    first two ages suggest, by a power of time; from one age alone nothing can be told, and the root is taken.
+    """
+    if times.size < 2 or dirty[1] <= 0:
+        return times, dirty
+    power = _UNKNOWN_POWER
+    if times.size > 2:
+        power = float(np.log(dirty[2] / dirty[1]) / np.log(times[2] / times[1]))
+    shares = 0.5 ** np.arange(_HALVINGS, 0, -1)
+    early = dirty[1] * shares ** min(max(power, _LEAST_POWER), 1.0)
+    return (
+        np.concatenate((times[:1], times[1] * shares, times[1:])),
+        np.concatenate((dirty[:1], early, dirty[1:])),
+    )

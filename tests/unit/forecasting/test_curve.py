@@ -49,8 +49,17 @@ def test_ages_of_a_clock_that_was_set_back_are_left_out() -> None:
     ages = PageAges(100.0, np.array([99.0, 101.0, np.nan, 96.0]), np.array([5.0, 7.0, 9.0, 20.0]))
     seen = DirtyCurve.from_ages(ages, 1e9)
 
-    assert list(seen.times_s) == [0, 1, 4]
-    assert seen.at(4) == 20
+    assert seen.known_s == 4
+    assert (seen.at(1), seen.at(4)) == (5, 20)
+
+
+def test_looks_far_apart_do_not_hide_what_is_written_again_and_again() -> None:
+    """A working set that is all dirty within a second, looked at each ten seconds."""
+    ages = PageAges(100.0, np.array([90.0, 80.0]), np.array([50e6, 51e6]))
+    steady = PageAges(100.0, np.array([90.0, 80.0]), np.array([50e6, 100e6]))
+
+    assert DirtyCurve.from_ages(ages, 1e9).at(1.0) > 25e6
+    assert DirtyCurve.from_ages(steady, 1e9).at(1.0) == pytest.approx(5e6, rel=0.1)
 
 
 @given(
