@@ -76,7 +76,7 @@ def unpack(source: IO[bytes], folder: Path | None) -> int:
                 _unpack_one(archive, member, folder)
         while source.read(_PIECE_BYTES):
             pass
-    except (tarfile.TarError, zstd.ZstdError, EOFError) as error:
+    except (tarfile.TarError, zstd.ZstdError, EOFError, FileExistsError) as error:
         raise ValueError(str(error)) from error
     return count
 
@@ -87,6 +87,8 @@ def _unpack_one(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path 
     if name.is_absolute() or ".." in name.parts:
         raise ValueError(f"the archive has a file outside of it: {member.name}")
     path = None if folder is None else folder / name
+    if folder is not None and any((folder / above).is_symlink() for above in name.parents):
+        raise ValueError(f"the archive has a file behind a symbolic link: {member.name}")
     if member.isfile():
         content = archive.extractfile(member)
         assert content is not None

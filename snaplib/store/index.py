@@ -19,6 +19,11 @@ __all__ = ["ENTRY", "FRAME", "PAGE_BYTES", "PIECE", "RUN", "Index", "Space"]
 
 PAGE_BYTES = 4096
 
+#: A run of more pages than an address space has is none, and a frame of more than 64 MiB nobody has written:
+#: what says so is damaged, or wants to fill our memory.
+_MOST_PAGES = 1 << 52
+_MOST_FRAME_PAGES = 1 << 14
+
 #: One run: consecutive pages of one space.  ``vaddr`` is in bytes, ``pages`` and ``position`` in
 #: pages.
 RUN = np.dtype(
@@ -176,6 +181,9 @@ class Index:
         same = (runs["kind"][1:] == runs["kind"][:-1]) & (runs["id"][1:] == runs["id"][:-1])
         checks: list[tuple[str, Any]] = [
             ("is empty", pages == 0),
+            # The other sums cannot overflow then.
+            ("is too long", pages >= _MOST_PAGES),
+            ("lies beyond the last frame", positions > self.starts[-1]),
             ("is not aligned to a page", runs["vaddr"] % PAGE_BYTES != 0),
             ("goes past the end of memory", ends < runs["vaddr"]),
             ("overlaps its successor", same & (runs["vaddr"][1:] < ends[:-1])),
@@ -187,6 +195,12 @@ class Index:
                 found.append(f"run {int(np.argmax(mask))} {what}")
         if not set(np.unique(self.frames["codec"]).tolist()) <= {RAW, ZSTD, ZERO}:
             found.append("a frame is of a kind that is not known")
+        if (self.frames["pages"] > _MOST_FRAME_PAGES).any():
+            found.append("a frame is larger than any that is written")
+        if (
+            self.frames["stored_bytes"] > self.frames["pages"].astype(np.uint64) * PAGE_BYTES
+        ).any():
+            found.append("a frame is stored in more bytes than it has")
         if self.pages > self.starts[-1]:
             found.append(f"runs of {self.pages} pages over frames of {int(self.starts[-1])}")
         return found

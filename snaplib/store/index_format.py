@@ -21,6 +21,8 @@ _VERSION = 1
 #: Magic, version, page size, number of runs, number of frames, kind of body, its stored size, its
 #: xxh3; behind it the xxh3 of all this.
 _HEADER = struct.Struct("<8sIIQQQQQ")
+#: Rows of either table, 256 GiB in single pages: a bound for what a lie makes us allocate.
+_MOST_ROWS = 1 << 26
 _CHECKSUM = struct.Struct("<Q")
 _BODY_AT = _HEADER.size + _CHECKSUM.size
 
@@ -66,6 +68,8 @@ def index_from_bytes(data: bytes) -> Index:
     stored = data[_BODY_AT:]
     if len(stored) != stored_bytes or xxhash.xxh3_64_intdigest(stored) != checksum:
         raise ValueError(f"offset {_BODY_AT}: the checksum of the entries is wrong")
+    if runs > _MOST_ROWS or frames > _MOST_ROWS:
+        raise ValueError(f"offset 16: {runs} runs and {frames} frames are more than there can be")
     body = decode(kind, stored, runs * RUN.itemsize + frames * FRAME.itemsize)
     return Index(
         np.frombuffer(body, RUN, runs),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -20,6 +21,10 @@ __all__ = ["FORMAT", "Segment", "Snapshot", "StoredObject"]
 FORMAT = 2
 #: Before that no snapshot had segments of others.
 _WITHOUT_SEGMENTS = 1
+
+#: What ids and names of objects are made of: they become parts of paths.
+_ID = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @attrs.frozen
@@ -145,6 +150,7 @@ class Snapshot:
             segments = tuple(Segment(**entry) for entry in fields["segments"])
         except (KeyError, TypeError, AttributeError) as error:
             raise SnapshotDamaged(f"{name} describes its objects wrongly") from error
+        _check_names(fields["id"], objects, segments, name)
         named = {field: fields[field] for field in known}
         return cls(**{**named, "objects": objects, "segments": segments})
 
@@ -160,6 +166,32 @@ def _own_segments(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     except (KeyError, TypeError, AttributeError):
         # Told by who looks at the objects.
         return []
+
+
+def _check_names(
+    snapshot_id: Any,
+    objects: Mapping[str, StoredObject],
+    segments: tuple[Segment, ...],
+    name: str,
+) -> None:
+    """Make sure that no name leads out of a snapshot's folder, and no size is negative.
+
+    Raises:
+        SnapshotDamaged: One does.
+    """
+    ids: list[Any] = [snapshot_id, *(segment.owner for segment in segments)]
+    for one in ids:
+        if not isinstance(one, str) or not _ID.fullmatch(one):
+            raise SnapshotDamaged(f"{name} names a snapshot that cannot be: {one!r}")
+    inside: list[Any] = [*objects, *(segment.name for segment in segments)]
+    for one in inside:
+        if not isinstance(one, str) or not _NAME.fullmatch(one):
+            raise SnapshotDamaged(f"{name} names an object that cannot be: {one!r}")
+    sizes: list[Any] = [stored.size_bytes for stored in objects.values()]
+    sizes += [segment.size_bytes for segment in segments]
+    for size in sizes:
+        if not isinstance(size, int) or size < 0:
+            raise SnapshotDamaged(f"{name} has an object of {size!r} bytes")
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:

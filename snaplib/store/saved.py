@@ -68,6 +68,8 @@ class SnapshotReader:
                 index = index_from_bytes(data)
             except ValueError as error:
                 raise SnapshotDamaged(f"{where}: {error}") from error
+            if problems := index.problems():
+                raise SnapshotDamaged(f"{where}: {problems[0]}")
             self._pages = PageLogReader(
                 index,
                 lambda number: self._backend.open(self._segment(number), bulk=True),
