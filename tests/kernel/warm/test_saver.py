@@ -53,7 +53,9 @@ def test_copies_snapshots_and_the_last_step(trees, store) -> None:
     snapshot = saver.save(Deadline(60), ())
     saver.close()
 
-    assert snapshot.parent == taken[-1].id
+    # Without a parent where so much has changed that nothing of it is left.
+    assert snapshot.parent in (None, taken[-1].id)
+    assert "full_because" not in snapshot.extra
     assert snapshot.extra["warm"]["final_bytes"] < snapshot.raw_bytes
     for snapshot_id in store.ids("key")[1:]:
         store.remove(snapshot_id)
