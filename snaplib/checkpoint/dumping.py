@@ -451,7 +451,7 @@ class _Dump:
     def _commit(self) -> None:
         if self._watchdog.expired:
             raise self._too_late()
-        self.writer.put_directory(self.images, exclude=_is_no_image)
+        self.writer.put_directory(self.images, exclude=_is_no_image, wait=False)
         now = time.monotonic()
         frozen_at = self._frozen_at if self._frozen_at is not None else now
         self._snapshot = self.writer.commit(

@@ -7,6 +7,7 @@ import datetime as dt
 import io
 import json
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import attrs
@@ -93,6 +94,9 @@ class SnapshotWriter:
         self._backend = backend
         self._created = created
         self._objects: dict[str, StoredObject] = {}
+        #: What is stored beside the rest, and what of it `commit` has to wait for.
+        self._aside = ThreadPoolExecutor(2, "snaplib-aside")
+        self._waiting: list[Future[None]] = []
         self._open = True
         self._hold = backend.hold(names.object_folder(snapshot_id))
         self._parent = parent
@@ -137,18 +141,29 @@ class SnapshotWriter:
         return self._backend.create(names.object_name(self.id, name), bulk=bulk)
 
     def put_directory(
-        self, path: Path, exclude: Callable[[PurePosixPath], bool] | None = None
+        self,
+        path: Path,
+        exclude: Callable[[PurePosixPath], bool] | None = None,
+        *,
+        wait: bool = True,
     ) -> None:
         """Store a folder of small files, CRIU's images, as one object.
 
         Args:
             path: The folder.
             exclude: Whether to leave a path out, given it relative to the folder.
+            wait: Wait until it is stored, or leave that to `commit`, which then tells what went wrong.
 
         Raises:
             StoreError: It could not be stored.
         """
-        self._put(names.IMAGES, lambda output: archive.pack(path, output, exclude))
+        done = self._aside.submit(
+            self._put, names.IMAGES, lambda output: archive.pack(path, output, exclude)
+        )
+        if wait:
+            done.result()
+        else:
+            self._waiting.append(done)
 
     def put_stream(self, name: str, source: IO[bytes]) -> None:
         """Store all that can be read from a file as an object.
@@ -206,6 +221,9 @@ class SnapshotWriter:
         try:
             index, segments = self._finish()
             self._put(names.INDEX, lambda output: _write(output, index_to_bytes(index)))
+            # What becomes durable side by side costs a disk hardly more than one of it.
+            for done in self._waiting:
+                done.result()
             inherits = any(segment.owner != self.id for segment in segments)
             snapshot = Snapshot(
                 id=self.id,
@@ -234,6 +252,7 @@ class SnapshotWriter:
             self.abort()
             raise
         self._open = False
+        self._aside.shutdown()
         self.pages.close()
         if self._parent is not None:
             # From now on the manifest says it.
@@ -258,7 +277,7 @@ class SnapshotWriter:
         stored = frames["codec"] != ZERO
         used = np.unique(frames["segment"][stored])
         frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
-        self._segments.commit(used.tolist())
+        self._waiting.append(self._aside.submit(self._segments.commit, used.tolist()))
         everything = self._all_segments()
         segments = tuple(everything[number] for number in used.tolist())
         for segment in segments:
@@ -294,6 +313,10 @@ class SnapshotWriter:
 
     def retract(self) -> None:
         """Take back everything but the pages that have been copied ahead."""
+        for done in self._waiting:
+            # Whether it was stored or not, it goes.
+            done.exception()
+        self._waiting.clear()
         self.pages.retract()
         for name in list(self._objects):
             del self._objects[name]
@@ -318,6 +341,7 @@ class SnapshotWriter:
             return
         self._open = False
         try:
+            self._aside.shutdown()
             self.pages.close()
             self._segments.abort()
         finally:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snaplib.store import PAGE_BYTES
+from snaplib.store import PAGE_BYTES, RunSet
 from snaplib.warm.copier import copy_pages
 from snaplib.warm.records import CopyFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from snaplib.kernel import ProcFs
-    from snaplib.store import PageLogWriter, RunSet, Space
+    from snaplib.store import PageLogWriter, Space
 
 __all__ = ["FinalCopy"]
 
@@ -31,22 +31,27 @@ class FinalCopy:
         log: Where to.
         procfs: Where the processes are seen.
         pids: The pid of each process as seen there, by that in its own PID namespace.
-        left: The pages to copy, by their numbers in the log.
+        settle: Finds out which pages to copy, by their numbers in the log, and which only once CRIU
+            is at rest.
 
     Attributes:
-        left: Those pages.
+        left: The pages to copy.
         known: All pages that the log has, or will have.
     """
 
     def __init__(
-        self, log: PageLogWriter, procfs: ProcFs, pids: Mapping[int, int], left: RunSet
+        self,
+        log: PageLogWriter,
+        procfs: ProcFs,
+        pids: Mapping[int, int],
+        settle: Callable[[], tuple[RunSet, RunSet]],
     ) -> None:
-        self.left = left
-        self.known = log.covered() | left
+        self.left = self.known = self._later = self._tried = RunSet.of([], [])
         self._log = log
         self._procfs = procfs
         self._pids = pids
-        self._tried = left - left
+        self._settle = settle
+        self._settled = threading.Event()
         self._failure: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._copy, name="snaplib-final")
@@ -54,14 +59,20 @@ class FinalCopy:
 
     def _copy(self) -> None:
         try:
+            self.left, self._later = self._settle()
+            self.known = self._log.covered() | self.left
+            self._settled.set()
             self._tried = copy_pages(
                 self._log, self._procfs, self._pids, self.left, stopped=self._stop.is_set
             )
         except BaseException as error:  # noqa: BLE001 - raised again by finish()
             self._failure = error
+        finally:
+            self._settled.set()
 
     def parts(self, space: Space, vaddr: int, pages: int) -> Iterator[tuple[int, int, bool]]:
         """Yield the parts of a run of pages: address, pages, and whether they are known."""
+        self._settled.wait()
         first = self._log.page_number(space, vaddr, pages)
         low = int(np.searchsorted(self.known.ends, np.uint64(first), "right"))
         high = int(np.searchsorted(self.known.begins, np.uint64(first + pages), "left"))
@@ -109,7 +120,13 @@ class FinalCopy:
         return missing.pages
 
     def end(self) -> RunSet:
-        """Stop, and return the pages that were not copied: they are still to be."""
+        """Stop, and return the pages that were not copied: they are still to be.
+
+        Raises:
+            CopyFailed: That is not known.
+        """
         self._stop.set()
         self._thread.join()
-        return self.left - self._tried
+        if self._failure is not None:
+            raise CopyFailed(f"the last copies failed: {self._failure}")
+        return (self.left - self._tried) | self._later

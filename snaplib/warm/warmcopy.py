@@ -8,6 +8,7 @@ changed by the next look.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Self
@@ -20,7 +21,7 @@ from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, open_tracker
 from snaplib.warm.copier import copy_pages, task_space
 from snaplib.warm.finalcopy import FinalCopy
 from snaplib.warm.pace import Pace
-from snaplib.warm.records import Round
+from snaplib.warm.records import CopyFailed, Round
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,10 +223,16 @@ class WarmCopy:
             TaskEnded: The task has ended.
         """
         tracker, pids = self._tracked(), self._pids()
-        self._note(tracker.scan(frozen_by_caller=True), pids)
-        # What is code is left for the end, when CRIU is at rest.
-        left = self._owed - self._code(pids)
-        self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, left)
+        scan = tracker.scan(frozen_by_caller=True)
+
+        def settle() -> tuple[RunSet, RunSet]:
+            self._note(scan, pids)
+            # What is code is left for the end, when CRIU is at rest.
+            code = self._owed & self._code(pids)
+            return self._owed - code, code
+
+        # CRIU need not wait for more than the scan.
+        self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, settle)
         return self._final
 
     def _code(self, pids: dict[int, int]) -> RunSet:
@@ -251,6 +258,8 @@ class WarmCopy:
         """Say that the snapshot has been committed, and the task runs on."""
         assert self._writer is not None
         self._end_final()
+        # All that there is is in the snapshot.
+        self._owed = _NOTHING
         self._parent = self._writer.as_parent()
         self._writer = None
         self._rounds = 0
@@ -264,7 +273,7 @@ class WarmCopy:
                 self._writer.pages.set_background(background=True)
             else:
                 self.give_up()
-        except StoreError:
+        except (StoreError, CopyFailed):
             self.give_up()
 
     def _end_final(self) -> None:
@@ -275,9 +284,10 @@ class WarmCopy:
     def give_up(self) -> None:
         """Forget everything; the next round begins anew."""
         try:
-            if self._final is not None:
-                self._final.end()
-                self._final = None
+            final, self._final = self._final, None
+            if final is not None:
+                with contextlib.suppress(CopyFailed):
+                    final.end()
             if self._writer is not None:
                 self._writer.abort()
         finally:

@@ -134,7 +134,9 @@ def test_what_the_log_has_is_thrown_away(copied, changed, sent):
         log.take(feed)
         log.release(feed)
         sink = TrackedSink(log)
-        sink.final = FinalCopy(log, ProcFs("/nowhere"), {}, numbers - numbers)
+        sink.final = FinalCopy(
+            log, ProcFs("/nowhere"), {}, lambda: (numbers - numbers, numbers - numbers)
+        )
         for first, count in spoken:
             sink.run(space, first * PAGE_BYTES, count, 4)
             data = memoryview(b"".join(content(page) for page in range(first, first + count)))
