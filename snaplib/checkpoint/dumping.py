@@ -471,7 +471,9 @@ class _Dump:
     def _extra(self) -> dict[str, Any]:
         extra: dict[str, Any] = {"shell_job": self._is_shell_job}
         if self.stand_in:
-            extra["written"] = [attrs.asdict(one) for one in self._written]
+            # Those whose contents are kept are compared with them.
+            kept = {one["path"] for one in self._kept_files.get("files", ()) if one["stream"]}
+            extra["written"] = [attrs.asdict(one) for one in self._written if one.path not in kept]
         if self.promise:
             extra["forecast"] = promise_json(self.promise)
         if self.tracked:
