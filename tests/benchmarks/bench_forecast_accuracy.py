@@ -48,6 +48,7 @@ WINDOWS_S = (1, 2, 3, 5, 8, 12, 20, 30, 60, 120)
 #: Fusion advises at most 5 GiB of memory for each Gbit/s, for a window of 120 s.
 _FUSION_BYTES_S = 125e6 / (5 * 2**30) * 120
 _LEAST_BYTES = 30e6
+_RELEARNED_EVERY = 4
 _STORE = "the store"
 
 
@@ -294,6 +295,34 @@ def judge(rows: list[dict[str, Any]]) -> list[Judged]:
     return found
 
 
+def judge_in_use(rows: list[dict[str, Any]]) -> list[Judged]:
+    """Forecast each dump from all dumps before it, its own program's too, as it is in use."""
+    ordered = sorted(rows, key=lambda row: row["record"]["time_s"])
+    found: list[Judged] = []
+    past: list[DumpRecord] = []
+    last_s: dict[str, float] = {}
+    models = Models.learn()
+    for number, row in enumerate(ordered):
+        record = DumpRecord.from_json(row["record"])
+        bandwidth = row["bandwidth_bytes_s"]
+        if number % _RELEARNED_EVERY == 0:
+            models = Models.learn(past, host="the host", store=_STORE)
+        if not row["program"].startswith("snaplib-"):
+            found.append(
+                _judged(
+                    models,
+                    row["program"],
+                    Work(**row["expected"]),
+                    bandwidth=bandwidth,
+                    record=record,
+                    last_s=last_s.get(row["program"]),
+                )
+            )
+            last_s[row["program"]] = record.phases.total_s
+        past.append(attrs.evolve(record, store="throttled" if bandwidth else _STORE))
+    return found
+
+
 def _judged(
     models: Models,
     program: str,
@@ -350,6 +379,7 @@ def _evaluate(rows: list[dict[str, Any]]) -> None:
     print(_line("full", [one for one in free if not one.record.work.incremental]))
     print(_line("delta", [one for one in free if one.record.work.incremental]))
     print(_line("throttled", throttled))
+    print(_line("in use: from all dumps before", judge_in_use(rows)))
     print(
         "| Brier score over windows of 1 to 120 s | forecast | Fusion's ratio | last dump's time |"
     )
