@@ -11,6 +11,7 @@ import datetime as dt
 import email.utils
 import http.server
 import json
+import sys
 import threading
 import time
 import urllib.parse
@@ -18,6 +19,13 @@ import uuid
 from typing import Any, Self
 
 __all__ = ["FakeAws", "FakeAzure", "FakeGcp", "FakeMetadata"]
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Who asked may have gone before the answer came: it was saved.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class FakeMetadata:
@@ -70,7 +78,7 @@ class FakeMetadata:
             def log_message(self, *_arguments: object) -> None:
                 """Say nothing."""
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
