@@ -7,6 +7,7 @@ The few frame buffers are the only copy of the task's memory.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import time
@@ -101,6 +102,7 @@ class FrameWriter:
         #: that is being written.
         self._most_coding = 3 * options.workers
         self._free = buffers(self._most_coding + _MOST_WRITING + _FILLING, options.frame_bytes)
+        self._buffers = len(self._free)
         codec.keep_buffers()
         #: Guards what follows, and tells when a frame is done.
         self._done = threading.Condition()
@@ -199,6 +201,14 @@ class FrameWriter:
         empty: _Row = (0, codec.ZERO, 0, 0, 0, codec.checksum(b""))
         rows = np.array([row or empty for row in self._rows], FRAME)
         return np.concatenate((self._before, rows))
+
+    def rest(self) -> None:
+        """Give the memory of the buffers back until the next frame, if nothing is under way."""
+        with self._done:
+            if len(self._free) == self._buffers:
+                arena = self._free[0].obj
+                assert isinstance(arena, mmap.mmap)
+                arena.madvise(mmap.MADV_DONTNEED)
 
     def set_background(self, *, background: bool) -> None:
         """Give way to everything else on this machine, or not; waits until nothing is under way."""

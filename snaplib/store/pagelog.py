@@ -226,6 +226,10 @@ class PageLogWriter:
         """
         self._frames.drain()
 
+    def rest(self) -> None:
+        """Give memory back until more pages come."""
+        self._frames.rest()
+
     def set_background(self, *, background: bool) -> None:
         """Give way to everything else on this machine, or not."""
         self._frames.set_background(background=background)

@@ -137,6 +137,7 @@ class WarmCopy:
             tried = self._copy(pids, stop, until_s) if scan.still else _NOTHING
             self._owed -= tried
             log.drain()
+            log.rest()
         except (StoreError, TaskEnded):
             self.give_up()
             raise
