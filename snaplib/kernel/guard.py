@@ -14,7 +14,7 @@ from snaplib.errors import DeadlineExceeded
 __all__ = ["Guard"]
 
 #: Starting it takes some 20 ms; a machine so loaded that it takes longer than this may not freeze.
-_START_DEADLINE_S = 5.0
+_START_DEADLINE_S = 20.0
 
 
 class Guard:

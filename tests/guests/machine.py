@@ -229,7 +229,9 @@ class Machine:
         """Take what the command left in ``/out``."""
         into.mkdir(parents=True, exist_ok=True)
         with tarfile.open(self._folder / "out.tar") as archive:
-            archive.extractall(into, filter="tar")
+            # Known to Python's later patch releases only, of 3.11 as well.
+            safely = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+            archive.extractall(into, **safely)
 
     def console(self) -> str:
         """What the kernel said so far."""

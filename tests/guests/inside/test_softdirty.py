@@ -282,7 +282,7 @@ def test_the_better_tracker_is_chosen(victim, dirty, require):
         tracker.arm()
         tracker.scan()
         write(victim, "store", address)
-        assert dirty(tracker.scan(), victim.pid, address, PAGES) == WRITTEN
+        assert dirty(tracker.scan(), victim.pid, address, PAGES) >= WRITTEN
 
 
 def test_both_trackers_agree_where_there_are_both(victim, dirty, require):
