@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,6 +15,12 @@ from snaplib.supervise.planner import Planner
 from snaplib.supervise.saver import SaveContext
 from snaplib.testing.dumps import make_profile
 from snaplib.testing.stores import MemoryBackend
+
+
+@pytest.fixture(autouse=True)
+def no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learn nothing from the dumps of other tests."""
+    monkeypatch.setenv("SNAPLIB_STATE_DIR", str(tmp_path))
 
 
 class Heard:
