@@ -72,7 +72,9 @@ def test_saved_in_time_and_resumed(bench: Bench, name: str) -> None:
     window = {"aws": 120, "gcp": 30, "azure": 30, "file": 25, "command": 20}[name]
     assert window - 15 < notice["window_s"] <= window
     assert str(notice["source"]).startswith(name)
-    assert names_of(events) == ["started", "notice", "dumping", "saved"]
+    ahead = ("plan", "copying", "copied")
+    told = [one for one in names_of(events) if one not in ahead]
+    assert told == ["started", "notice", "dumping", "saved"]
 
     with out.open("ab") as stream:
         done = bench.run(
