@@ -36,7 +36,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Maker
     monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "run"))
 
     def turn(name: str, age_s: float = 100.0, priority: int = 0) -> Turn:
-        entry = Entry(name, name, "running", os.getpid(), clock.now_s - age_s, priority)
+        entry = Entry(
+            name, name, "running", os.getpid(), clock.now_s - age_s, priority, size_bytes=10 << 20
+        )
         return Turn(Registry(name), entry, clock)
 
     return turn
