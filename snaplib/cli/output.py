@@ -41,11 +41,13 @@ def human_bytes(count: float) -> str:
 
 def human_seconds(seconds: float) -> str:
     """Return a duration for people: ``230 ms``, ``1.25 s``, ``3 min 20 s``."""
-    if seconds < 1:
+    # Rounded first: what is about to become the next unit is told in that.
+    if round(seconds * 1000) < 1000:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if round(seconds, 2) < 60:
         return f"{seconds:.2f} s"
-    return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
