@@ -39,8 +39,10 @@ _LONGEST_PAUSE_S = 5.0
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
-_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
-_FULL = ("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "507")
+_NO_BUCKET_CODES = ("NoSuchBucket", "ContainerNotFound")
+_NO_BUCKET = "The specified bucket does not exist"
+_FULL_CODES = ("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage")
+_FULL_STATUS = "507"
 
 
 @functools.cache
@@ -167,8 +169,10 @@ class Link:
 
         if isinstance(error, TimeoutError):
             return StoreUnreachable(f"{self.url} did not answer within {waited_s:.3g} s ({what})")
+        # Never words anywhere in the text: it has addresses in it, and a name may be of any letters.
         text = str(error)
-        if any(sign in text for sign in _NO_BUCKET):
+        status, code = _STATUS.search(text), _CODE.search(text)
+        if _NO_BUCKET in text or (code and code[1] in _NO_BUCKET_CODES):
             self._answered = True
             return StoreError(
                 f"{self.url}: the bucket does not exist", hint="make it, or name another one"
@@ -183,9 +187,8 @@ class Link:
             return StoreDenied(f"{self.url} refuses access to {what}: {_reason(text)}")
         if not isinstance(error, exceptions.BaseError):
             return error
-        if any(sign in text for sign in _FULL):
+        if (status and status[1] == _FULL_STATUS) or (code and code[1] in _FULL_CODES):
             return StoreFull(f"no room left in {self.url}: {_reason(text)}")
-        status = _STATUS.search(text)
         if isinstance(error, exceptions.NotSupportedError) or (
             status is not None and int(status[1]) < 500 and status[1] not in ("408", "429")
         ):

@@ -12,6 +12,7 @@ from snaplib.errors import (
     NotAStore,
     StoreDenied,
     StoreError,
+    StoreFull,
     StoreUnreachable,
     UsageError,
 )
@@ -271,12 +272,13 @@ def test_other_clouds_can_be_named(monkeypatch):
         open_remote("az://container/folder")
 
 
-def test_a_dead_endpoint_is_told_at_once(bucket, monkeypatch):
-    """Nobody there: one clear line, within seconds."""
+@pytest.mark.parametrize("folder", ["x", "status-507-quota", "NoSuchBucket507"])
+def test_a_dead_endpoint_is_told_at_once(bucket, folder, monkeypatch):
+    """Nobody there: one clear line, within seconds, whatever words the address has in it."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     begun = time.monotonic()
     with pytest.raises(StoreUnreachable, match="cannot be reached") as caught:
-        Store.open(f"s3://{bucket}/x")
+        Store.open(f"s3://{bucket}/{folder}")
     assert time.monotonic() - begun < 10
     assert "\n" not in str(caught.value)
 
@@ -285,6 +287,14 @@ def test_a_missing_bucket_is_told(server, bucket):
     """The bucket is not ours to make."""
     with pytest.raises(StoreError, match="the bucket does not exist"):
         Store.open("s3://no-such-bucket-here/x")
+
+
+def test_a_full_store_is_told(proxy, bucket):
+    """By its status, as others than Amazon have it."""
+    store = Store.open(f"s3://{bucket}/x")
+    proxy.fault = lambda request: "507" if request.method == "PUT" else None
+    with pytest.raises(StoreFull, match="no room left"):
+        sample_snapshot(store)
 
 
 def test_refused_credentials_are_told(proxy, bucket):
