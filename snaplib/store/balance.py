@@ -1,9 +1,8 @@
 """Which frames to compress: as many as there is time for, and all if the disk is slower than that.
 
-Codec and disk work at the same time.  While the disk could take more than the compressed frames
-that the codec makes, the rest goes to it as it is, so that nothing waits for the codec.  Where the
-compressed frames alone keep the disk busy, a raw one would only displace several of them.  Memory
-that does not compress is only tried now and then.
+Codec and disk work at the same time.  What the disk can write until the codec is through with what it has
+goes to it as it is, so that nothing waits for the codec.  Where the disk could not, a raw frame would only
+displace several compressed ones.  Memory that does not compress is only tried now and then.
 """
 
 from __future__ import annotations
@@ -85,12 +84,19 @@ class Balance:
         """
         self._disk_s = _mixed(self._disk_s, seconds / at_once / stored_bytes)
 
-    @property
-    def disk_has_time(self) -> bool:
-        """Whether the disk can take more than what the codec makes; true while that is unknown."""
-        if self._codec_s is None or self._ratio is None or self._disk_s is None:
-            return True
-        return self._workers * self._ratio * self._disk_s < self._codec_s
+    def disk_has_time(self, raw_bytes: int, *, waiting_bytes: int, coding_bytes: int) -> bool:
+        """Return whether the disk can write a frame as it is before the codec would come to it.
+
+        Args:
+            raw_bytes: The frame.
+            waiting_bytes: What the disk has yet to write.
+            coding_bytes: What the codec has yet to compress.
+        """
+        if self._codec_s is None or self._disk_s is None:
+            # One is tried, so that it becomes known: a slow disk would be long at more of them.
+            return not waiting_bytes
+        disk_s = (waiting_bytes + raw_bytes) * self._disk_s
+        return disk_s <= coding_bytes * self._codec_s / self._workers
 
     def worth_trying(self, frame: int) -> bool:
         """Whether to try to compress a frame.

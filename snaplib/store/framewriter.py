@@ -29,9 +29,6 @@ from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["FrameWriter", "PageLogOptions"]
 
 #: Threads that write frames as they are, and how many such frames may be under way: enough to keep
@@ -109,6 +106,9 @@ class FrameWriter:
         self._coding = 0
         self._writing = 0
         self._storing = 0
+        #: Bytes that the codec, and that the disk has yet to do.
+        self._to_code_bytes = 0
+        self._to_write_bytes = 0
         self._balance = Balance(options.workers)
         self._failure: Exception | None = None
         self._coders, self._writers = self._pools(nice=5)
@@ -181,7 +181,7 @@ class FrameWriter:
             nothing = codec.checksum(b"")
             self._rows[at] = (0, codec.ZERO, 0, 0, fill_bytes // PAGE_BYTES, nothing)
             self.give_back(buffer)
-        elif self._for_codec(at):
+        elif self._for_codec(at, fill_bytes):
             self._coders.submit(self._code, at, buffer, view)
         else:
             self._writers.submit(self._write, at, codec.RAW, view, buffer, coded=False)
@@ -232,7 +232,7 @@ class FrameWriter:
             _WRITERS, "snaplib-write", initializer=_give_way, initargs=(nice - 5,)
         )
 
-    def _for_codec(self, at: int) -> bool:
+    def _for_codec(self, at: int, size: int) -> bool:
         """Wait until there is somebody for a frame, and tell whether to compress it."""
         policy = self._options.codec
         with self._done:
@@ -240,13 +240,20 @@ class FrameWriter:
             while self._failure is None:
                 if worth and self._coding < self._most_coding:
                     self._coding += 1
+                    self._to_code_bytes += size
                     return True
-                may_write = not worth or (policy == "auto" and self._balance.disk_has_time)
+                may_write = not worth or (policy == "auto" and self._disk_has_time(size))
                 if may_write and self._writing < _MOST_WRITING:
                     self._writing += 1
+                    self._to_write_bytes += size
                     return False
                 self._done.wait()
             raise self._failure
+
+    def _disk_has_time(self, size: int) -> bool:
+        return self._balance.disk_has_time(
+            size, waiting_bytes=self._to_write_bytes, coding_bytes=self._to_code_bytes
+        )
 
     def _code(self, at: int, buffer: memoryview, view: memoryview) -> None:
         """Compress one frame and pass it on; runs in a thread of `_coders`."""
@@ -260,6 +267,8 @@ class FrameWriter:
         with self._done:
             size = len(view) if stored is None else len(stored)
             self._balance.compressed(len(view), size, took_s)
+            self._to_code_bytes -= len(view)
+            self._to_write_bytes += size
         if stored is None:
             self._writers.submit(self._write, at, codec.RAW, view, buffer, coded=True)
         else:
@@ -293,6 +302,7 @@ class FrameWriter:
                 self._coding -= 1
             else:
                 self._writing -= 1
+            self._to_write_bytes -= len(stored)
             if buffer is not None:
                 self._free.append(buffer)
             self._done.notify_all()

@@ -169,15 +169,23 @@ def test_a_hole_that_is_not_filled_is_not_committed(memory_store, memory):
 
 
 def test_balance():
-    """Raw frames are for disks that have time for them."""
+    """Raw frames are for disks that are done with them before the codec would have come to them."""
+    size = 1 << 20
+
+    def has_time(balance, waiting=0, coding=3):
+        return balance.disk_has_time(size, waiting_bytes=waiting * size, coding_bytes=coding * size)
+
+    unknown = Balance(workers=1)
+    assert has_time(unknown)
+    assert not has_time(unknown, waiting=1), "one is enough to see how fast the disk is"
     fast, slow = Balance(workers=1), Balance(workers=1)
-    assert fast.disk_has_time
     for balance, write_s in ((fast, 0.0005), (slow, 0.008)):
         for _ in range(3):
-            balance.compressed(1 << 20, 400 << 10, 0.0016)
-            balance.written(1 << 20, 2 * write_s, at_once=2)
-    assert fast.disk_has_time
-    assert not slow.disk_has_time
+            balance.compressed(size, 400 << 10, 0.0016)
+            balance.written(size, 2 * write_s, at_once=2)
+    assert [has_time(fast, waiting) for waiting in (0, 8, 9)] == [True, True, False]
+    assert not has_time(fast, coding=0), "nobody waits for an idle codec"
+    assert not has_time(slow)
 
 
 def test_memory_that_does_not_compress():
