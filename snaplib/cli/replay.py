@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from snaplib.cli.options import add_json, add_store
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
 from snaplib.errors import UsageError
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from snaplib.forecasting import CompressionSample  # noqa: PLC0415  late, for the parser's sake
     from snaplib.history import models_for  # noqa: PLC0415
     from snaplib.observe import Trace  # noqa: PLC0415
-    from snaplib.planning import replay  # noqa: PLC0415
+    from snaplib.planning import replay, timer_as_safe  # noqa: PLC0415
 
     if not 0 <= args.ratio <= 1:
         raise UsageError(f"a ratio of {args.ratio:g} is not between 0 and 1")
@@ -57,13 +59,27 @@ def run(args: argparse.Namespace) -> int:
             hint="record one with `snaplib watch --record`",
         )
     models = models_for(store=args.store)
+    bandwidth_bytes_s = None if args.bandwidth is None else args.bandwidth * 1e6
+    sample = CompressionSample(args.ratio)
     outcomes = replay(
         profiles,
         models,
         window_s=args.window,
-        bandwidth_bytes_s=None if args.bandwidth is None else args.bandwidth * 1e6,
-        sample=CompressionSample(args.ratio),
+        bandwidth_bytes_s=bandwidth_bytes_s,
+        sample=sample,
     )
+    if outcomes[0].copies:
+        as_safe = timer_as_safe(
+            profiles,
+            models,
+            outcomes[0].saved,
+            window_s=args.window,
+            bandwidth_bytes_s=bandwidth_bytes_s,
+            sample=sample,
+        )
+        if as_safe is not None:
+            timer_s, outcome = as_safe
+            outcomes.append(attrs.evolve(outcome, policy=f"timer-{timer_s:g}s"))
     length_s = profiles[-1].monotonic_s - profiles[0].monotonic_s
     if args.json:
         emit_json(
@@ -71,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 "trace": args.trace,
                 "length_s": length_s,
                 "window_s": args.window,
-                "bandwidth_bytes_s": None if args.bandwidth is None else args.bandwidth * 1e6,
+                "bandwidth_bytes_s": bandwidth_bytes_s,
                 "policies": [_as_json(one) for one in outcomes],
                 "notes": list(models.notes),
             }

@@ -77,6 +77,15 @@ def forecast_with(
         _check("bandwidth", bandwidth_bytes_s, "bytes/s")
     curve = DirtyCurve.of(profile)
     work = work_of(profile, sample)
+    growth_bytes_s = max(profile.growth_bytes_s or 0.0, 0.0)
+    if growth_bytes_s:
+        # It grows until it is frozen.
+        grown = growth_bytes_s * models.durations.phases_of(work).start_s
+        work = attrs.evolve(
+            work,
+            sent_bytes=work.sent_bytes + grown,
+            resident_bytes=work.resident_bytes + grown,
+        )
     run_bytes = _run_bytes(profile)
     maker = _Maker(models, curve, work, window_s, bandwidth_bytes_s, run_bytes)
     strategies = [maker.step("full", work.sent_bytes, 0, 0.0, 0.0)]
@@ -98,6 +107,7 @@ def forecast_with(
         bandwidth_bytes_s=bandwidth_bytes_s,
         warm_age_s=age_s,
         run_bytes=run_bytes,
+        growth_bytes_s=growth_bytes_s,
         notes=(*models.notes, *_notes(profile, curve, sample)),
     )
 

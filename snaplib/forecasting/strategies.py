@@ -84,6 +84,7 @@ class Forecast:
         bandwidth_bytes_s: Of the way to the store, if it was given.
         warm_age_s: How old the warm copy is; None without one.
         run_bytes: How much of what is written lies together, on average; 0 where that is not known.
+        growth_bytes_s: By how much memory grows a second; 0 where it does not, or that is not known.
         notes: What restricts the figures, a sentence each.
     """
 
@@ -95,6 +96,7 @@ class Forecast:
     bandwidth_bytes_s: float | None = None
     warm_age_s: float | None = None
     run_bytes: float = 0.0
+    growth_bytes_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -118,6 +120,21 @@ class Forecast:
         if self.bandwidth_bytes_s is not None:
             return self.bandwidth_bytes_s
         return self.models.durations.pipeline.store_bytes_s
+
+    def full_fits(self, later_s: float) -> float:
+        """Return the probability that a full dump will fit the window after some time of growth.
+
+        Args:
+            later_s: The time.
+        """
+        grown = self.growth_bytes_s * later_s
+        work = attrs.evolve(
+            self.work,
+            sent_bytes=self.models.full.around(self.work.sent_bytes + grown).median,
+            resident_bytes=self.work.resident_bytes + grown,
+        )
+        total_s = self.models.durations.phases_of(work, self.bandwidth_bytes_s).total_s
+        return self.models.duration.below(total_s, self.window_s, self.models.normaliser_of(work))
 
     def delta_fits(self, dirty_bytes: float, left_s: float, behind_s: float = 0.0) -> float:
         """Return the probability that a delta of so much memory is saved within a time.

@@ -166,6 +166,8 @@ class Profile:
         members: The processes, the oldest first.
         cgroup: Its version 2 cgroup, empty without one.
         memory: Memory by kind.
+        growth_bytes_s: By how much `dumpable_bytes` grew a second at last; negative where it shrinks, None
+            where only one look was taken.
         dirty_basis: What the dirty figures rest on: see `DirtyBasis`.
         dirty_rate_bytes_s: Bytes in distinct pages written in the last interval, per second of it.
         dirty_runs: In how many places those pages are, neighbours being one; each costs a copy time. Of a
@@ -192,6 +194,7 @@ class Profile:
     members: tuple[Member, ...] = ()
     cgroup: str = ""
     memory: Memory = attrs.field(factory=Memory)
+    growth_bytes_s: float | None = None
     dirty_rate_bytes_s: float = 0.0
     dirty_runs: float = 0.0
     page_ages: PageAges = attrs.field(factory=PageAges)

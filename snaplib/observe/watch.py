@@ -16,6 +16,7 @@ from snaplib.kernel.cgroup import find_cgroup
 from snaplib.observe.armed import Arm, ArmedMemory
 from snaplib.observe.descriptors import DescriptorKind, kind_number
 from snaplib.observe.ebpf import EbpfSource
+from snaplib.observe.growth import Growth
 from snaplib.observe.memoryreader import MemoryReader
 from snaplib.observe.proc import ProcSource
 from snaplib.observe.profile import FaultCounts, Losses, Member, Profile
@@ -72,6 +73,7 @@ class Watch:
         self._on_profile = on_profile
         self._source: Source | None = None
         self._memory = MemoryReader(self._procfs, self._armed.keep_mapped)
+        self._growth = Growth()
         self._cgroup = ""
         self._newest: Profile | None = None
         self._changed = threading.Condition()
@@ -229,6 +231,7 @@ class Watch:
             members=tuple(self._members(look)),
             cgroup=self._cgroup,
             memory=memory,
+            growth_bytes_s=self._growth.add(began_s, memory.dumpable_bytes),
             dirty_basis=figures.basis,
             dirty_rate_bytes_s=figures.rate_bytes_s,
             dirty_runs=figures.runs,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snaplib.planning.cadence import DEFAULT_LEVEL
 from snaplib.planning.choice import Plan, plan
-from snaplib.planning.replay import POLICIES, Outcome, Recorded, replay
+from snaplib.planning.replay import POLICIES, Outcome, Recorded, replay, timer_as_safe
 from snaplib.planning.simulator import Course, Step, at_once, like_phaul
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "like_phaul",
     "plan",
     "replay",
+    "timer_as_safe",
 ]

@@ -28,6 +28,10 @@ _HOPE = 0.5
 _ENDLESS_S = 24 * 3600.0
 #: How often machines are taken away, where nobody knows: it sets the timer only.
 _MEAN_TIME_S = 6 * 3600.0
+#: How much longer a copy may take than expected, and when the plan is looked at again at the latest: what a
+#: growing task may grow by before its first copy is complete.
+_COPY_MARGIN = 1.5
+_NEXT_LOOK_S = 6.0
 #: No timer is shorter than this, or than ten times what a snapshot takes.
 _SHORTEST_TIMER_S = 60.0
 
@@ -117,7 +121,7 @@ def _hopeless(forecast: Forecast) -> Plan | None:
 
 def _full(forecast: Forecast) -> Plan | None:
     full = forecast.full
-    if full.fits < SURE:
+    if full.fits < SURE or (_late_soon(forecast) and _every_s(forecast) is not None):
         return None
     step = forecast.best
     reason = (
@@ -127,20 +131,40 @@ def _full(forecast: Forecast) -> Plan | None:
     return _plan(forecast, "full", [reason], step=step, fits=step.fits, fits_then=full.fits)
 
 
-def _warm(forecast: Forecast) -> Plan | None:
-    """Copies as rarely as is safe."""
+def _late_soon(forecast: Forecast) -> bool:
+    """Return whether a growing task's full dump will not be safe until a copy that is begun later is complete.
+
+    Until then a full dump is all there is.
+    """
+    takes_s = forecast.copy_s(forecast.work.sent_bytes) * _COPY_MARGIN + _NEXT_LOOK_S
+    return forecast.growth_bytes_s > 0 and forecast.full_fits(takes_s) < SURE
+
+
+def _every_s(forecast: Forecast) -> float | None:
+    """Return how rarely copies may be made; None where they are no way."""
     if forecast.curve.lower_bound:
         return None
-    limit_s = forecast.curve.latest(safe_bytes(forecast))
-    every_s = longest_s(forecast, limit_s)
+    return longest_s(forecast, forecast.curve.latest(safe_bytes(forecast)))
+
+
+def _warm(forecast: Forecast) -> Plan | None:
+    """Copies as rarely as is safe."""
+    every_s = _every_s(forecast)
     if every_s is None:
         return None
     full = forecast.full
     dirty = forecast.curve.at(every_s)
     reason = (
         f"{_what(full)} takes {_interval(full.duration_s)} and fits the window of "
-        f"{seconds(forecast.window_s)} only with a probability of {percent(full.fits)}"
+        f"{seconds(forecast.window_s)} "
     )
+    if full.fits < SURE:
+        reason += f"only with a probability of {percent(full.fits)}"
+    else:
+        reason += (
+            f"with a probability of {percent(full.fits)}, but it grows by {amount(forecast.growth_bytes_s)}/s "
+            "and will not be safe any more when a copy that is begun later is complete"
+        )
     reasons = [reason]
     if math.isinf(every_s):
         reasons.append(

@@ -22,13 +22,33 @@ from snaplib.planning.simulator import Course, at_once, like_phaul
 if TYPE_CHECKING:
     from snaplib.observe import Profile
 
-__all__ = ["POLICIES", "Outcome", "Recorded", "replay"]
+__all__ = ["POLICIES", "Outcome", "Recorded", "replay", "timer_as_safe"]
 
 #: What is compared: the plan; P.Haul's rules from the notice on; copies each 5 minutes, whatever the task
 #: does; nothing but a dump at the notice.
 POLICIES = ("plan", "phaul", "timer", "full")
 
 _TIMER_S = 300.0
+#: Timers that `timer_as_safe` tries, the rarest first.
+_TIMERS_S = (
+    300.0,
+    200.0,
+    140.0,
+    100.0,
+    70.0,
+    50.0,
+    35.0,
+    25.0,
+    18.0,
+    12.0,
+    8.0,
+    5.0,
+    3.0,
+    2.0,
+    1.0,
+)
+#: Differences of a saved share that are none.
+_AS_SAFE = 0.0005
 
 
 @attrs.frozen
@@ -124,6 +144,41 @@ def replay(
     return [_play(recorded, policy, make) for policy in policies]
 
 
+def timer_as_safe(
+    profiles: Iterable[Profile],
+    models: Models,
+    saved: float,
+    *,
+    window_s: float = 120.0,
+    bandwidth_bytes_s: float | None = None,
+    sample: CompressionSample | None = None,
+) -> tuple[float, Outcome] | None:
+    """Find the rarest of some timers that saves as much as another policy does.
+
+    What a plan is worth shows against this one: somebody who knew the right timer beforehand.
+
+    Args:
+        profiles: The recording.
+        models: What dumps take.
+        saved: The share that is to be reached.
+        window_s: Seconds from the notice to the end.
+        bandwidth_bytes_s: Of the way to the store, if another than was measured.
+        sample: How well the task's memory compresses.
+
+    Returns:
+        The seconds between its copies, and how it fared; None if none of them reaches that.
+    """
+    recorded = Recorded(profiles)
+    if not recorded.profiles:
+        return None
+    make = _Forecasts(models, window_s, bandwidth_bytes_s, sample)
+    for timer_s in _TIMERS_S:
+        outcome = _play(recorded, "timer", make, timer_s)
+        if outcome.saved >= saved - _AS_SAFE:
+            return timer_s, outcome
+    return None
+
+
 @attrs.define
 class _Forecasts:
     models: Models
@@ -143,7 +198,10 @@ class _Forecasts:
 
 
 def _play(
-    recorded: Recorded, policy: str, make: Callable[[Profile, float | None], Forecast]
+    recorded: Recorded,
+    policy: str,
+    make: Callable[[Profile, float | None], Forecast],
+    timer_s: float = _TIMER_S,
 ) -> Outcome:
     copied_at: float | None = None  # when the newest finished copy began
     under_way: tuple[float, float] | None = None  # when a copy began, and when it will be finished
@@ -179,7 +237,7 @@ def _play(
                 and newest.next_copy_s <= profile.interval_s / 2
             )
         elif policy == "timer":
-            due = copied_at is None or now_s - copied_at >= _TIMER_S
+            due = copied_at is None or now_s - copied_at >= timer_s
         if due:
             moved = profile.dumpable_bytes if missing is None else missing
             under_way = now_s, now_s + forecast.copy_s(moved)

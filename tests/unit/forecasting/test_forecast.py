@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,6 +33,22 @@ def test_a_full_dump_and_a_delta(learned: Models) -> None:
     assert sum(phase.median for phase in full.phases.values()) == pytest.approx(
         full.duration_s.median, rel=0.1
     )
+
+
+def test_a_growing_task_is_larger_when_it_is_frozen(learned: Models) -> None:
+    """By what it grows until then; one that shrinks is not counted on."""
+    profile = make_profile(1e9)
+    still = forecast_with(learned, profile).full
+    growing, shrinking = (
+        forecast_with(learned, attrs.evolve(profile, growth_bytes_s=rate)).full
+        for rate in (1e9, -1e9)
+    )
+    start_s = still.phases["start"].median
+
+    assert growing.size_bytes.median / still.size_bytes.median == pytest.approx(
+        1 + start_s, rel=0.01
+    )
+    assert shrinking == still
 
 
 def test_first_touches_are_no_dirty_rate(learned: Models) -> None:

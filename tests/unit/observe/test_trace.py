@@ -51,6 +51,7 @@ def profile(serial: int = 0) -> Profile:
         ),
         cgroup="/a",
         memory=Memory(anon_bytes=serial * 4096, mappings=23, measured_s=1000.0),
+        growth_bytes_s=-2.5,
         dirty_rate_bytes_s=1 / 3,
         dirty_runs=2 / 3,
         page_ages=PageAges(999.9 + serial, [999.0, 998.0], [0.1, 0.3 + serial / 7]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -85,6 +86,40 @@ def test_one_copy_is_enough_for_a_task_that_writes_little(learned: Models) -> No
     assert first.next_copy_s == 0
     assert later.next_copy_s is None or later.next_copy_s > 100
     assert later.fits >= SURE
+
+
+def growing(models: Models, size: float, age_s: float | None = None) -> Forecast:
+    profile = attrs.evolve(make_profile(size, dirty_bytes_s=1e5), growth_bytes_s=3e7)
+    return forecast_with(
+        models,
+        profile,
+        window_s=30,
+        bandwidth_bytes_s=5e7,
+        sample=CompressionSample(1.0),
+        warm_age_s=age_s,
+    )
+
+
+def test_the_first_copy_of_a_growing_task_begins_while_a_full_dump_is_safe(learned: Models) -> None:
+    """Until it is complete there is nothing else; later it would be too late."""
+    small, larger = growing(learned, 2e8), growing(learned, 8e8)
+
+    assert small.full.fits >= SURE
+    assert plan(small).strategy == "full"
+    assert larger.full.fits >= SURE
+    made = plan(larger)
+    assert made.strategy == "warm"
+    assert made.next_copy_s == 0
+    assert "grows by 30 MB/s and will not be safe" in made.reasons[0]
+    # One that does not grow needs none.
+    assert plan(forecast(learned, 8e8, bandwidth=5e7, dirty_bytes_s=1e5)).strategy == "full"
+
+
+def test_a_copy_of_a_growing_task_is_kept_young(learned: Models) -> None:
+    made = plan(growing(learned, 8e8, age_s=5))
+
+    assert made.strategy == "warm"
+    assert made.fits >= SURE
 
 
 def test_a_task_that_dirties_faster_than_any_store(learned: Models) -> None:

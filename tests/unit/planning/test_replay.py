@@ -10,7 +10,7 @@ import pytest
 
 from snaplib.forecasting import CompressionSample, Models, forecast_with
 from snaplib.observe import PageAges, Profile, Trace
-from snaplib.planning import POLICIES, Recorded, at_once, like_phaul, replay
+from snaplib.planning import POLICIES, Recorded, at_once, like_phaul, replay, timer_as_safe
 from snaplib.testing.dumps import HOST, STORE, SimulatedHost, make_profile
 
 TRACE = Path(__file__).parents[2] / "data" / "align.trace"
@@ -103,3 +103,23 @@ def test_nothing_is_copied_where_a_full_dump_is_safe(learned: Models) -> None:
     assert outcomes["plan"].ahead_bytes == 0
     assert outcomes["plan"].worst >= 0.999
     assert outcomes["timer"].ahead_bytes > 0
+
+
+def test_the_rarest_timer_that_is_as_safe(learned: Models) -> None:
+    profiles = recording(200)
+    never = timer_as_safe(profiles, learned, 1.01, window_s=10, bandwidth_bytes_s=2e7)
+    often = timer_as_safe(profiles, learned, 0.0, window_s=10, bandwidth_bytes_s=2e7)
+    (plan,) = replay(
+        profiles, learned, window_s=10, bandwidth_bytes_s=2e7, sample=SAMPLE, policies=["plan"]
+    )
+    found = timer_as_safe(
+        profiles, learned, plan.saved, window_s=10, bandwidth_bytes_s=2e7, sample=SAMPLE
+    )
+
+    assert never is None
+    assert often is not None
+    assert often[0] == 300
+    assert timer_as_safe([], learned, 0.0) is None
+    if found is not None:
+        assert found[1].saved >= plan.saved - 0.001
+        assert found[1].ahead_bytes >= 0.9 * plan.ahead_bytes
