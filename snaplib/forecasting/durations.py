@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from snaplib.forecasting.pipeline import Flow, Pipeline
+from snaplib.forecasting.pipeline import WORTH, Flow, Pipeline
 from snaplib.forecasting.regression import Regression
 from snaplib.forecasting.work import DumpRecord, Phases, Work
 
@@ -34,13 +34,25 @@ _PRIORS = {
     "commit": (0.03, 0.02, 0.05),
 }
 
+#: The same of all phases together: a dump, a process, a second of the pipeline, and what a second of it takes
+#: longer in a delta.
+_TOTAL_PRIOR = (0.15, 0.04, 1.15, 0.2)
+_FLOW = 2
+
 #: Speeds before anything was measured, in bytes a second.
 _MEMORY_BYTES_S = 1.5e9
 _CODEC_BYTES_S = 4e8
 _STORE_BYTES_S = 5e8
+_HELD_UP_S = 0.6e-9
+_MOST_HELD_UP_S = 3e-9
+#: What a commit takes with nothing left to write.
+_COMMIT_S = 0.08
 #: Smaller dumps say nothing of speeds.
 _LEAST_BYTES = 16e6
 _RATIO = 0.5
+#: With fewer dumps than this it is not learned how the codec is held up; nor from those that compressed more.
+_FEW = 5
+_ALL = 0.9
 
 
 @attrs.frozen
@@ -48,13 +60,16 @@ class DurationModel:
     """Predicts seconds by phase.
 
     Attributes:
-        pipeline: The speeds of the way to the store.
-        phases: A regression for each phase.
+        pipeline: The speeds of the way to the store, as they are when all of it is at work.
+        total: A regression for all phases together: what one takes longer the next often takes less, so their
+            sum is known better than each of them.
+        phases: A regression for each phase, which shares the total out.
         ratio: What the codec leaves of a byte, where a task's own ratio is not known.
         count: How many dumps are behind it.
     """
 
     pipeline: Pipeline
+    total: Regression
     phases: dict[str, Regression]
     ratio: float = _RATIO
     count: int = 0
@@ -75,7 +90,7 @@ class DurationModel:
         """
         ratios = [one.work.ratio for one in records if one.work.ratio is not None]
         ratio = float(np.median(ratios)) if ratios else _RATIO
-        pipeline = _speeds(records)
+        pipeline, total = _total(_speeds(records), records, ratio, weights)
         local = [*elsewhere, *records]
         both = None if weights is None else np.append(np.full(len(elsewhere), 0.5), weights)
         fitted = {}
@@ -87,7 +102,7 @@ class DurationModel:
             ).reshape(len(rows), len(_PRIORS[phase]))
             seconds = np.array([getattr(one.phases, f"{phase}_s") for one in rows], np.float64)
             fitted[phase] = Regression.fit(features, seconds, np.array(_PRIORS[phase]), counts)
-        return cls(pipeline, fitted, ratio, len(records))
+        return cls(pipeline, total, fitted, ratio, len(records))
 
     def phases_of(self, work: Work, bandwidth_bytes_s: float | None = None) -> Phases:
         """Return the seconds of a dump.
@@ -100,12 +115,13 @@ class DurationModel:
         if np.isinf(flow.seconds):
             # A number of seconds that no window has: the machinery of intervals stays finite.
             flow = Flow(1e12, flow.stored_bytes, "store")
-        return Phases(
-            *(
-                float(self.phases[phase].predict(np.array(_features(phase, work, flow))))
-                for phase in PHASES
-            )
-        )
+        seconds = [
+            float(self.phases[phase].predict(np.array(_features(phase, work, flow))))
+            for phase in PHASES
+        ]
+        total_s = float(self.total.predict(np.array(_total_features(work, flow))))
+        share = total_s / max(sum(seconds), 1e-9)
+        return Phases(*(one * share for one in seconds))
 
     def flow(self, work: Work, bandwidth_bytes_s: float | None = None) -> Flow:
         """Return how the pages of a dump flow to the store."""
@@ -117,6 +133,38 @@ class DurationModel:
 
 def _flow(pipeline: Pipeline, work: Work, ratio: float) -> Flow:
     return pipeline.flow(work.sent_bytes, ratio if work.ratio is None else work.ratio)
+
+
+def _total_features(work: Work, flow: Flow) -> tuple[float, ...]:
+    return 1.0, work.processes, flow.seconds, flow.seconds if work.incremental else 0.0
+
+
+def _total(
+    measured: Pipeline,
+    records: Sequence[DumpRecord],
+    ratio: float,
+    weights: FloatArray | None,
+) -> tuple[Pipeline, Regression]:
+    """Return the costs of whole dumps, and the speeds at which a second of the pipeline costs a second.
+
+    Each stage is slower beside the others than where it was measured by itself. A bandwidth that is given
+    later takes the place of the store's speed, and must not be corrected by what this store's showed.
+    """
+    features = np.array(
+        [_total_features(one.work, _flow(measured, one.work, ratio)) for one in records]
+    ).reshape(len(records), len(_TOTAL_PRIOR))
+    seconds = np.array([one.phases.total_s for one in records], np.float64)
+    total = Regression.fit(features, seconds, np.array(_TOTAL_PRIOR), weights)
+    slower = max(float(total.coefficients[_FLOW]), 0.1)
+    coefficients = total.coefficients.copy()
+    coefficients[_FLOW:] /= slower
+    at_work = Pipeline(
+        measured.memory_bytes_s / slower,
+        measured.codec_bytes_s / slower,
+        measured.store_bytes_s / slower,
+        measured.held_up_s * slower,
+    )
+    return at_work, attrs.evolve(total, coefficients=coefficients)
 
 
 def _features(phase: str, work: Work, flow: Flow) -> tuple[float, ...]:
@@ -153,7 +201,28 @@ def _speeds(records: Sequence[DumpRecord]) -> Pipeline:
     ]
     return Pipeline(
         # Many were held up by what comes behind; the quicker ones show what receiving takes.
-        float(np.clip(np.quantile(memory, 0.8), 1e8, 1e10)) if memory else _MEMORY_BYTES_S,
+        float(np.clip(np.quantile(memory, 0.95), 1e8, 1e10)) if memory else _MEMORY_BYTES_S,
         float(np.median(codec)) if codec else _CODEC_BYTES_S,
-        float(np.quantile(store, 0.4)) if store else _STORE_BYTES_S,
+        float(np.quantile(store, 0.5)) if store else _STORE_BYTES_S,
+        _held_up_s(large),
     )
+
+
+def _held_up_s(records: Sequence[DumpRecord]) -> float:
+    """Return for how long the codec waits for each byte received: what is left of the time it had."""
+    found = []
+    for one in records:
+        ratio, codec_bytes_s = one.work.ratio, one.rates.codec_bytes_s
+        if ratio is None or ratio >= WORTH or not codec_bytes_s:
+            continue
+        sent = one.work.sent_bytes
+        share = (1 - one.stored_bytes / sent) / (1 - ratio)
+        if not 0 <= share < _ALL:
+            # Where all is compressed the codec may well have waited for the store.
+            continue
+        took_s = max(one.phases.memory_s + one.phases.commit_s - _COMMIT_S, 0.0)
+        busy_s = share * sent / (codec_bytes_s * max(one.rates.codec_threads, 1))
+        found.append(max(took_s - busy_s, 0.0) / sent)
+    if len(found) < _FEW:
+        return _HELD_UP_S
+    return min(float(np.median(found)), _MOST_HELD_UP_S)
