@@ -151,7 +151,7 @@ def _measure(
                 if time.monotonic() > end_s + 60:
                     return
                 # Different ages, and nothing left to be written back by the dump before.
-                time.sleep(choose.uniform(0.2, 2.0))
+                time.sleep(choose.uniform(0.2, 1.2))
                 os.sync()
                 watch.wait(timeout_s=5)
                 sample = sample_compression(task)
@@ -169,7 +169,7 @@ def _measure(
                 snapshot = snaplib.dump(task, target, plan=forecast, leave_running=True)
                 store.remove(snapshot.id)
                 record = History().records()[-1]
-                _append(args.data, program.name, work_of(profile, sample), bandwidth, record)
+                _append(args.data, program.name, forecast.work, bandwidth, record)
     print(f"{program.name}: {_count(args.data, program.name)} dumps", flush=True)
 
 
