@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Literal
 
 import numpy as np
 
 from snaplib.kernel import ProcFs
-from snaplib.kernel.bpf import BytecodeCache, TreeObserver, records
+from snaplib.kernel.bpf import BytecodeCache, OpenFiles, TreeObserver, records
 from snaplib.observe.descriptors import DESCRIPTOR_DTYPE, DescriptorTable
 from snaplib.observe.links import LinkReader
 from snaplib.observe.profile import FaultCounts, Losses, TreeCounts, TreeEvent
@@ -19,8 +20,6 @@ __all__ = ["EbpfSource"]
 
 #: A profile lists no more events than this; the counts have them all.
 _MAX_EVENTS = 512
-
-_S_IFMT, _S_IFSOCK = 0o170000, 0o140000
 
 _EVENT_KINDS: dict[int, Literal["fork", "exec", "exit"]] = {
     records.EVENT_FORK: "fork",
@@ -111,16 +110,16 @@ class EbpfSource:
         self._observer.close()
 
     def _descriptors(self) -> tuple[DescriptorTable, SocketTable]:
-        raw = _sorted(self._observer.descriptors())
-        sockets = raw[(raw["mode"] & _S_IFMT) == _S_IFSOCK]
-        return self._described(raw), SocketTable(_sockets(sockets))
+        files = self._observer.descriptors().by_process()
+        return self._described(files.descriptors), SocketTable(_sockets(files))
 
     def _described(self, raw: np.ndarray) -> DescriptorTable:
         identity = raw["file"] ^ (raw["inode"] << np.uint64(20)) ^ raw["device"].astype(np.uint64)
         index, kinds, paths = self._links.read(raw["tgid"], raw["fd"], raw["mode"], identity)
         if index is self._index:
             # The same open files as last time, all of them; only what can change of one is read.
-            table = self._table.copy()
+            # As numbers: numpy copies records field by field.
+            table = self._table.view(np.uint64).copy().view(DESCRIPTOR_DTYPE)
         else:
             table = np.zeros(len(raw), DESCRIPTOR_DTYPE)
             table["pid"] = raw["tgid"]
@@ -139,37 +138,26 @@ class EbpfSource:
         return DescriptorTable(table, paths)
 
 
-def _sorted(raw: np.ndarray) -> np.ndarray:
-    """Return descriptors by process and number, without those of processes that are not known yet."""
-    # The kernel gives those of a process in order. Most tasks have few processes.
-    pids = raw["tgid"]
-    if pids.size and pids[0] and (pids == pids[0]).all():
-        return raw
-    raw = raw[pids != 0]
-    return raw[np.lexsort((raw["fd"], raw["tgid"]))]
-
-
-def _sockets(raw: np.ndarray) -> np.ndarray:
-    table = np.zeros(len(raw), SOCKET_DTYPE)
-    table["pid"] = raw["tgid"]
-    for name in (
-        "fd",
-        "inode",
-        "peer_inode",
-        "family",
-        "type",
-        "protocol",
-        "state",
-        "local_port",
-        "peer_port",
-    ):
+def _sockets(files: OpenFiles) -> np.ndarray:
+    raw = files.sockets
+    table = np.zeros(raw.size, SOCKET_DTYPE)
+    if not raw.size:
+        table.flags.writeable = False
+        return table
+    for name, of_owner in (("pid", "tgid"), ("fd", "fd"), ("inode", "inode")):
+        table[name] = files.descriptors[of_owner].take(files.owners)
+    for name in ("family", "type", "protocol", "state", "local_port", "peer_port"):
         table[name] = raw[name]
     for name in ("receive_queue", "send_queue"):
         queue = raw[name].astype(np.int64)
         queue[queue == records.UNKNOWN] = -1
         table[name] = queue
-    table["local"] = raw["local"].copy().view("u1").reshape(-1, 16)
-    table["peer"] = raw["peer"].copy().view("u1").reshape(-1, 16)
+    table["local"], table["peer"] = raw["local"], raw["peer"]
+    unix = np.flatnonzero(raw["family"] == socket.AF_UNIX)
+    if unix.size:
+        # They have no address, and their peer's inode in its place.
+        table["peer_inode"][unix] = raw["local"][unix, :8].copy().view("<u8")[:, 0]
+        table["local"][unix] = 0
     table.flags.writeable = False
     return table
 

@@ -61,11 +61,12 @@ BPF_F_TABLE("hash", u32, u64, members, MAX_PROCESSES, NO_PREALLOC);
  */
 BPF_F_TABLE("percpu_hash", u32, struct counts, counts, MAX_PROCESSES, NO_PREALLOC);
 
-/* Set by user space before there are any members. */
+/* Set by user space. */
 BPF_ARRAY(settings, u64, 4);
 #define SETTING_CGROUP 0    /* id of the version 2 cgroup whose processes are members too; 0: none */
 #define SETTING_LEVEL 1     /* depth of the PID namespace of whoever observes */
 #define SETTING_NAMESPACE 2 /* its inode */
+#define SETTING_LEARN 3     /* whether the descriptor iterator is to note whose TCP sockets it lists */
 
 static __always_inline u64 setting(u32 which)
 {

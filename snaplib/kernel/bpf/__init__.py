@@ -11,6 +11,7 @@ from snaplib.kernel.bpf.bytecode import Bytecode
 from snaplib.kernel.bpf.cache import BpfUnavailable, BytecodeCache
 from snaplib.kernel.bpf.maps import BpfMap
 from snaplib.kernel.bpf.observer import ObservedLosses, TreeObserver
+from snaplib.kernel.bpf.openfiles import OpenFiles, OpenFilesParser
 from snaplib.kernel.bpf.programs import Programs
 from snaplib.kernel.bpf.ring import RingBuffer
 
@@ -21,6 +22,8 @@ __all__ = [
     "Bytecode",
     "BytecodeCache",
     "ObservedLosses",
+    "OpenFiles",
+    "OpenFilesParser",
     "Programs",
     "RingBuffer",
     "TreeObserver",

@@ -26,10 +26,10 @@ __all__ = [
     "map_lookup",
     "map_lookup_batch",
     "map_update",
+    "open_iterator",
     "program_load",
     "program_misses",
     "raw_tracepoint_open",
-    "run_iterator",
 ]
 
 # enum bpf_cmd
@@ -64,9 +64,6 @@ _ATTR_BYTES = 160
 #: So many entries are read at once; the first batch is smaller, for most maps are.
 _MAX_BATCH = 4096
 _LOG_BYTES = 1 << 16
-
-#: An iterator gives no more than eight pages at a time.
-_READ_BYTES = 1 << 16
 
 
 def _bpf(command: int, attributes: bytes) -> int:
@@ -245,21 +242,20 @@ def raw_tracepoint_open(descriptor: int, name: str) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QII", _address(text), descriptor, 0))
 
 
-def run_iterator(descriptor: int, buffer: bytearray, *, pid: int = 0) -> int:
-    """Run an iterator program.
+def open_iterator(descriptor: int, *, pid: int = 0) -> int:
+    """Begin a run of an iterator program.
 
     Args:
         descriptor: Of the program.
-        buffer: Where what it writes goes; it grows as needed. Using it again saves the page faults of a
-            new one, which cost more than the iterator itself.
         pid: Only this process, in our PID namespace; 0 for all.
 
     Returns:
-        How many bytes it wrote.
+        A descriptor: reading it to its end runs the program, and gives what it writes, no more than eight
+        pages at a time.
 
     Raises:
-        OSError: ESRCH without such a process; EINVAL or E2BIG where iterators of one process are not
-            known (Linux commit f0d74c4da1f0, in v6.1).
+        OSError: EINVAL or E2BIG where iterators of one process are not known (Linux commit f0d74c4da1f0,
+            in v6.1).
     """
     # union bpf_iter_link_info, its member `task`: tid, pid, pid_fd.
     info = ctypes.create_string_buffer(struct.pack("<III", 0, pid, 0), 16)
@@ -268,25 +264,9 @@ def run_iterator(descriptor: int, buffer: bytearray, *, pid: int = 0) -> int:
     )
     link = _bpf(_LINK_CREATE, attributes)
     try:
-        source = _bpf(_ITER_CREATE, struct.pack("<II", link, 0))
+        return _bpf(_ITER_CREATE, struct.pack("<II", link, 0))
     finally:
         os.close(link)
-    try:
-        return _read_to_end(source, buffer)
-    finally:
-        os.close(source)
-
-
-def _read_to_end(source: int, buffer: bytearray) -> int:
-    used = 0
-    while True:
-        if len(buffer) - used < _READ_BYTES:
-            buffer.extend(bytes(max(len(buffer), _READ_BYTES)))
-        with memoryview(buffer) as whole, whole[used:] as rest:
-            count = os.readv(source, [rest])
-        if count == 0:
-            return used
-        used += count
 
 
 def program_misses(descriptor: int) -> int:

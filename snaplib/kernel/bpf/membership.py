@@ -85,17 +85,17 @@ class Membership:
         return len(self._refused)
 
     @property
-    def host_ids(self) -> list[int]:
-        """The members, living just now."""
-        ids: list[int] = self._programs.maps["members"].items(np.uint32, np.uint64)[0].tolist()
-        return ids
+    def births(self) -> dict[int, int]:
+        """The members living just now, by their host ids, and when each was born or that it was added."""
+        ids, births = self._programs.maps["members"].items(np.uint32, np.uint64)
+        return dict(zip(ids.tolist(), births[:, 0].tolist(), strict=True))
 
     def pid_of(self, host_id: int) -> int:
         """Return the pid of a member listed before; 0 if it was not."""
         return host_id if self._level == 0 else self._pids.get(host_id, 0)
 
     def pids_of(self, host_ids: np.ndarray) -> np.ndarray:
-        """Return the same of many."""
+        """Return the same of many, shape (n,)."""
         if self._level == 0:
             return host_ids  # in the machine's first namespace both are the same, known or not
         unique, inverse = np.unique(host_ids, return_inverse=True)

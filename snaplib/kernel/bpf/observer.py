@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -15,8 +16,12 @@ import numpy as np
 from snaplib.kernel.bpf import records
 from snaplib.kernel.bpf.cache import BytecodeCache
 from snaplib.kernel.bpf.membership import Membership
+from snaplib.kernel.bpf.openfiles import OpenFiles, OpenFilesParser
 from snaplib.kernel.bpf.programs import Programs
 from snaplib.kernel.bpf.ring import RingBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["ObservedLosses", "TreeObserver"]
 
@@ -24,6 +29,8 @@ _SETS = ("tree", "faults", "tcp", "descriptors", "tasks")
 
 #: With more members than this, one look at the whole machine is cheaper than one at each.
 _ONE_BY_ONE = 32
+
+_LEARN = struct.pack("<I", records.SETTING_LEARN)
 
 
 @attrs.frozen
@@ -69,11 +76,15 @@ class TreeObserver:
         self._ring: RingBuffer | None = None
         self._departed = np.zeros((), records.COUNTS)
         self._per_process = True
+        self._parser = OpenFilesParser()
+        #: Inodes of the sockets that the programs know; None when they learn those of the next listing.
+        self._learned: np.ndarray | None = None
         try:
             self.left_out = self._programs.load(*_SETS)
             events = self._programs.maps["events"]
             self._ring = RingBuffer(events.descriptor, events.definition.entries)
             self._members = Membership(self._programs, pid, cgroup_id=cgroup_id)
+            self._programs.maps["settings"].set(_LEARN, struct.pack("<Q", 1))
         except BaseException:
             self.close()
             raise
@@ -93,14 +104,24 @@ class TreeObserver:
         found = self._members.processes()
         return found[np.argsort(found["start_boottime_ns"], kind="stable")]
 
-    def descriptors(self) -> np.ndarray:
-        """Return all open descriptors of members as `records.DESCRIPTOR`; ``tgid`` is a pid.
+    def descriptors(self) -> OpenFiles:
+        """Return all open descriptors of members, valid until this observer is asked for anything else.
 
-        Call `processes` before: members that are new since then have the pid 0.
+        Call `processes` before: of members that are new since then, and of those that end meanwhile, the pid
+        is 0.
         """
-        found = self._read_descriptors()
-        found["tgid"] = self._members.pids_of(found["tgid"])
-        return found
+        before = self._members.births
+        found = self._read_descriptors(before)
+        after = self._members.births
+        there = {
+            one: self._members.pid_of(one)
+            for one, born in before.items()
+            # A stranger may have got the id of one that ended.
+            if one in after and born in (after[one], records.ADDED)
+        }
+        files = self._parser.parse(found, there)
+        self._learn_next(files.descriptors["inode"].take(files.owners))
+        return files
 
     def counts(self) -> tuple[dict[int, np.ndarray], np.ndarray]:
         """Return the counters of members by pid, and those of the whole tree since it was observed.
@@ -110,7 +131,7 @@ class TreeObserver:
         """
         table = self._programs.maps["counts"]
         keys, values = table.items(np.uint32, records.COUNTS)
-        living = set(self._members.host_ids)
+        living = self._members.births.keys()
         by_pid: dict[int, np.ndarray] = {}
         of_the_living = np.zeros((), records.COUNTS)
         for key, rows in zip(keys.tolist(), values, strict=True):
@@ -161,27 +182,29 @@ class TreeObserver:
         members = max(members, self._members.refused)
         return ObservedLosses(events, members, sockets, self._programs.misses())
 
-    def _read_descriptors(self) -> np.ndarray:
-        members = self._members.host_ids
-        if not self._per_process or len(members) > _ONE_BY_ONE:
-            return self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR)
-        parts = [np.empty(0, records.DESCRIPTOR)]
-        for host_id in members:
-            pid = self._members.pid_of(host_id)
-            if not pid:
-                continue  # new since the members were listed
+    def _learn_next(self, sockets: np.ndarray) -> None:
+        """Have the programs learn sockets with the next listing if these inodes are not those they have learned.
+
+        They know by themselves what members connect and accept. But members may have been given sockets.
+        """
+        if self._learned is not None and np.array_equal(sockets, self._learned):
+            return
+        learning = self._learned is None
+        self._learned = sockets if learning else None
+        self._programs.maps["settings"].set(_LEARN, struct.pack("<Q", not learning))
+
+    def _read_descriptors(self, members: Iterable[int]) -> np.ndarray:
+        pids = [pid for one in members if (pid := self._members.pid_of(one))]
+        if self._per_process and len(pids) <= _ONE_BY_ONE:
             try:
-                part = self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR, pid=pid)
+                return self._programs.iterate(
+                    "bpf_iter__task_file_one", records.DESCRIPTOR, pids=pids
+                )
             except OSError as error:
-                if error.errno == errno.ESRCH:
-                    continue
-                raise
-            if np.any(part["tgid"] != host_id):
-                # A kernel that knows no iterators of one process has listed them all.
+                if error.errno not in (errno.EINVAL, errno.E2BIG):
+                    raise
                 self._per_process = False
-                return self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR)
-            parts.append(part)
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+        return self._programs.iterate("bpf_iter__task_file", records.DESCRIPTOR)
 
 
 def _summed(rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -17,7 +18,13 @@ from snaplib.kernel.bpf.bytecode import Bytecode, CompiledProgram
 from snaplib.kernel.bpf.cache import BpfUnavailable, BytecodeCache
 from snaplib.kernel.bpf.maps import BpfMap
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = ["Programs"]
+
+#: An iterator gives no more than eight pages at a time.
+_READ_BYTES = 1 << 15
 
 
 @attrs.frozen
@@ -38,7 +45,7 @@ class Programs:
         self.maps: dict[str, BpfMap] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._raw_tracepoints: list[int] = []
-        self._buffer = bytearray()
+        self._buffer = np.empty(0, np.uint8)
 
     def load(self, *names: str) -> dict[str, str]:
         """Load sets: attach raw tracepoints by the names of their programs, make iterators ready.
@@ -67,10 +74,41 @@ class Programs:
                 raise BpfUnavailable(f"eBPF programs of {name}.c do not load: {error}") from error
         return left_out
 
-    def iterate(self, name: str, dtype: np.dtype[np.void], *, pid: int = 0) -> np.ndarray:
-        """Run an iterator and return the records it wrote, shape (n,); see `abi.run_iterator`."""
-        size = abi.run_iterator(self._loaded[name].descriptor, self._buffer, pid=pid)
-        return np.frombuffer(self._buffer, dtype, size // dtype.itemsize).copy()
+    def iterate(
+        self, name: str, dtype: np.dtype[np.void], *, pids: Iterable[int] = (0,)
+    ) -> np.ndarray:
+        """Run an iterator and return the records it wrote, shape (n,).
+
+        They are in memory that the next run writes over: pages that the kernel has to find first cost more
+        than the iterator itself.
+
+        Args:
+            name: Of its program.
+            dtype: Of a record.
+            pids: Run it once for each of these processes, in our PID namespace; 0 stands for all.
+
+        Raises:
+            OSError: EINVAL or E2BIG where a kernel does not iterate over one process.
+        """
+        used = 0
+        for pid in pids:
+            source = abi.open_iterator(self._loaded[name].descriptor, pid=pid)
+            try:
+                used = self._read_to_end(source, used)
+            finally:
+                os.close(source)
+        return self._buffer[: used - used % dtype.itemsize].view(dtype)
+
+    def _read_to_end(self, source: int, used: int) -> int:
+        while True:
+            if self._buffer.size - used < _READ_BYTES:
+                grown = np.empty(max(2 * self._buffer.size, 2 * _READ_BYTES), np.uint8)
+                grown[:used] = self._buffer[:used]
+                self._buffer = grown
+            count = os.readv(source, [self._buffer[used:].data])
+            if count == 0:
+                return used
+            used += count
 
     def misses(self) -> int:
         """Return how often programs at tracepoints were passed over because they were running already."""

@@ -17,8 +17,10 @@ __all__ = [
     "LOST_SOCKET",
     "PROCESS",
     "SETTING_CGROUP",
+    "SETTING_LEARN",
     "SETTING_LEVEL",
     "SETTING_NAMESPACE",
+    "SOCKET",
     "UNKNOWN",
 ]
 
@@ -33,20 +35,26 @@ DESCRIPTOR = np.dtype(
         ("inode", "<u8"),
         ("position", "<i8"),
         ("device", "<u4"),
-        ("magic", "<u4"),
-        ("socket", "<u8"),
-        ("family", "<u2"),
-        ("type", "<u2"),
-        ("protocol", "<u2"),
-        ("state", "<u2"),
+        ("unused", "<u4", (3,)),
+    ]
+)
+
+#: What follows the descriptor of a socket, in the place of another descriptor. ``local`` is the inode of the
+#: peer for unix sockets.
+SOCKET = np.dtype(
+    [
+        ("none", "<u4"),
         ("receive_queue", "<u4"),
         ("send_queue", "<u4"),
+        ("family", "<u2"),
+        ("protocol", "<u2"),
+        ("type", "u1"),
+        ("state", "u1"),
         ("local_port", "<u2"),
         ("peer_port", ">u2"),
-        ("unused", "<u4"),
-        ("local", "V16"),
-        ("peer", "V16"),
-        ("peer_inode", "<u8"),
+        ("unused", "<u2"),
+        ("local", "u1", (16,)),
+        ("peer", "u1", (16,)),
     ]
 )
 
@@ -92,6 +100,7 @@ ADDED = 1
 SETTING_CGROUP = 0
 SETTING_LEVEL = 1
 SETTING_NAMESPACE = 2
+SETTING_LEARN = 3
 
 #: bpf/tree.c
 EVENT = np.dtype(

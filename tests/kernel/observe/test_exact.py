@@ -108,6 +108,42 @@ def test_fresh_pages_grow_memory_by_as_many(start, exact) -> None:
     assert after.counts.shmem_changes == before.counts.shmem_changes
 
 
+GIVEN = """
+import socket, sys
+print('ready')
+for line in sys.stdin:
+    exec(line)
+    print('done')
+"""
+
+
+def test_a_socket_that_a_member_was_given_is_learned(start, tmp_path) -> None:
+    """It was neither connected nor accepted by a member: whose it is is known once it was listed."""
+    workload = start(GIVEN)
+    with (
+        contextlib.closing(socket.socket(socket.AF_UNIX)) as door,
+        contextlib.closing(socket.create_server(("127.0.0.1", 0))) as server,
+        Watch(workload.task, 60.0, arm="none", source="ebpf") as watch,
+    ):
+        door.bind(str(tmp_path / "door"))
+        door.listen()
+        workload.do(f"u = socket.socket(socket.AF_UNIX); u.connect({str(tmp_path / 'door')!r})")
+        with door.accept()[0] as connection:
+            with socket.create_connection(server.getsockname()) as client:
+                socket.send_fds(connection, [b"x"], [client.fileno()])
+                workload.do("given = socket.socket(fileno=socket.recv_fds(u, 1, 1)[1][0])")
+            accepted, _ = server.accept()
+        for _ in range(3):
+            profile = watch._take()
+        assert profile.sockets.by_state() == {"ESTABLISHED": 1}
+        assert not dict(profile.counts.tcp_changes)
+        workload.do("given.close()")
+        after = watch._take()
+        accepted.close()
+    assert dict(after.counts.tcp_changes)["FIN_WAIT1"] == 1
+    assert after.losses.total == 0
+
+
 def test_every_event_is_listed(start, exact) -> None:
     workload = start.command(str(exact))
     with Watch(workload.task, 60.0, arm="none", source="ebpf") as watch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -18,7 +19,8 @@ import attrs
 import pytest
 
 from snaplib.errors import TaskEnded
-from snaplib.kernel.bpf import BytecodeCache, observer
+from snaplib.kernel import ProcFs
+from snaplib.kernel.bpf import BytecodeCache, abi, observer
 from snaplib.kernel.syscalls import syscall
 from snaplib.observe import Trace, Watch
 
@@ -113,6 +115,24 @@ def test_a_full_map_of_sockets_is_told(start, monkeypatch) -> None:
         profile = watch._take()
     assert profile.losses.sockets > 0
     assert len(profile.sockets) == 2 * 23 + 1, "the list needs no map"
+
+
+def test_a_kernel_that_iterates_over_all_processes_only(start, monkeypatch) -> None:
+    """As before Linux 6.1: what is behind the first word of the argument is not known there."""
+    open_iterator = abi.open_iterator
+
+    def older(descriptor, *, pid=0):
+        if pid:
+            raise OSError(errno.E2BIG, "bpf: Argument list too long")
+        return open_iterator(descriptor)
+
+    monkeypatch.setattr(abi, "open_iterator", older)
+    workload = start(IDLE)
+    with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
+        profile = watch._take()
+    told = [(one.pid, one.fd, one.path) for one in profile.descriptors]
+    expected = ProcFs().descriptors(workload.pid)
+    assert told == [(workload.pid, one.fd, one.target) for one in expected]
 
 
 def with_pid(pid: int) -> subprocess.Popen[bytes]:

@@ -189,7 +189,7 @@ def test_a_member_that_the_programs_missed_is_brought_in_and_told(start) -> None
 
 def host_ids_of(watch: Watch, pid: int) -> set[int]:
     membership = watch._source._observer._members
-    return {one for one in membership.host_ids if membership.pid_of(one) == pid}
+    return {one for one in membership.births if membership.pid_of(one) == pid}
 
 
 def test_an_orphan_that_a_member_takes_in_is_a_member(start, require, eventually) -> None:
