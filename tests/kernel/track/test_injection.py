@@ -39,11 +39,27 @@ CALLS = {
 }
 
 
+#: By then every call has long returned, were the machine ever so slow.
+DEADLINE_S = 120.0
+
+
 def take(pid: int) -> None:
+    began = time.monotonic()
     (taken,) = take_userfaultfds([pid])
+    took_s = time.monotonic() - began
     assert taken.userfaultfd is not None, taken.detail
-    assert 0 < taken.stopped_s < 1
+    # It is stopped by a process that had to start before, and has ended since.
+    assert 0 < taken.stopped_s < took_s
+    assert tracer_of(pid) == 0
     taken.userfaultfd.close()
+
+
+def tracer_of(pid: int) -> int:
+    return next(
+        int(line.split()[1])
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("TracerPid:")
+    )
 
 
 def state_of(pid: int) -> str:
@@ -62,12 +78,14 @@ def test_interrupted_calls_give_the_right_results(compiled):
         interrupted = 0
         for _ in range(2):
             for taken in take_userfaultfds(process.pid for process in waiting.values()):
-                # On a loaded machine the last of them may be done already.
+                # On a loaded machine some of them may be done already.
                 if taken.errno != errno.ESRCH:
                     assert taken.userfaultfd is not None, taken.detail
                     taken.userfaultfd.close()
                     interrupted += 1
-        assert interrupted >= len(CALLS)
+        assert interrupted, "none was waiting any more"
+        for process in waiting.values():
+            process.wait(DEADLINE_S)
         answers = {
             call: tuple(map(int, process.stdout.readline().split()))
             for call, process in waiting.items()
@@ -79,8 +97,8 @@ def test_interrupted_calls_give_the_right_results(compiled):
             process.stdout.close()
     assert {call: answer[:2] for call, answer in answers.items()} == CALLS
     for call, (_, _, took_ms) in answers.items():
-        # Calls that the kernel does not take up by itself begin their timeout anew.
-        assert DELAY_MS - 1 <= took_ms < 3 * DELAY_MS, call
+        # None returns early; calls that the kernel does not take up by itself begin their timeout anew.
+        assert took_ms >= DELAY_MS - 1, call
 
 
 @pytest.mark.parametrize("mode", ["filter", "strict"])
