@@ -37,7 +37,8 @@ test-guests: setup
 	@tests/guests/prepare
 	$(BIN)/python -m tests.guests $(GUEST_ARGS) test
 
-bench: setup
+bench:
+	@tools/setup --benchmarks
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 lint: setup

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from snaplib.kernel import ProcFs
 from tests.benchmarks.harness import machine, peak_kib
+from tests.benchmarks.programs import REDIS, link_redis
 
 SUMMARY = "CPU that watching costs, by program and way of watching"
 
@@ -72,7 +73,7 @@ int main(void) {
 """
 
 #: Programs that are measured where they are installed, and the Debian packages they are in.
-_OPTIONAL = {"samtools sort": "samtools", "redis under load": "redis-server"}
+_OPTIONAL = {"samtools sort": "samtools", "redis under load": "redis-tools"}
 
 _MODES = ("none", "sample", "all")
 
@@ -208,7 +209,8 @@ def programs(folder: Path) -> dict[str, tuple[list[str], bool]]:
         _make_reads(folder / "reads.sam")
         command = ["samtools", "sort", "-m", "64M", "-O", "bam", "-o", os.devnull]
         found["samtools sort"] = ([*command, str(folder / "reads.sam")], True)
-    if shutil.which("redis-server") and shutil.which("redis-benchmark"):
+    if shutil.which(REDIS) and shutil.which("redis-benchmark"):
+        link_redis(folder)
         found["redis under load"] = (["sh", "-c", _redis()], True)
     found["worst: fresh pages only"] = ([str(folder / "touch")], False)
     found["worst: random writes over 256 MiB"] = ([str(folder / "scatter")], False)
@@ -220,7 +222,7 @@ def _redis() -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return (
-        f"redis-server --bind 127.0.0.1 --port {port} --save '' --appendonly no >/dev/null & server=$!;"
+        f"./redis-server --bind 127.0.0.1 --port {port} --save '' --appendonly no >/dev/null & server=$!;"
         f" until redis-cli -p {port} ping >/dev/null; do sleep 0.05; done;"
         f" redis-benchmark -p {port} -n 60000 -r 100000 -d 100 -t set,get,lpush -q >/dev/null;"
         " kill $server; wait $server"

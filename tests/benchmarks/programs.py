@@ -17,7 +17,7 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["PROGRAMS", "Program", "available", "running"]
+__all__ = ["PROGRAMS", "REDIS", "Program", "available", "link_redis", "running"]
 
 Prepare = Callable[[Path], None]
 
@@ -136,8 +136,18 @@ _SORT = (
     "samtools sort -m 700M -o {folder}/out.bam -T {folder}/t -"
 )
 
+#: The server's program, as Debian has it in its package of tools: what it does goes by its name.
+REDIS = "redis-check-rdb"
+
+
+def link_redis(folder: Path) -> None:
+    """Make ``redis-server`` in a folder."""
+    with contextlib.suppress(FileExistsError):
+        (folder / "redis-server").symlink_to(shutil.which(REDIS) or REDIS)
+
+
 _REDIS = (
-    "redis-server --port 0 --unixsocket {folder}/s --save '' --appendonly no >/dev/null 2>&1 & "
+    "{folder}/redis-server --port 0 --unixsocket {folder}/s --save '' --appendonly no >/dev/null 2>&1 & "
     "while ! redis-cli -s {folder}/s ping >/dev/null 2>&1; do sleep 0.1; done; "
     "exec redis-benchmark -s {folder}/s -n 1000000000 -r 900000 -d 200 -c 8 -t set -q >/dev/null 2>&1"
 )
@@ -209,7 +219,11 @@ PROGRAMS = (
         _sql,
     ),
     Program(
-        "redis", "database under load", ("sh", "-c", _REDIS), ("redis-server", "redis-benchmark")
+        "redis",
+        "database under load",
+        ("sh", "-c", _REDIS),
+        (REDIS, "redis-benchmark", "redis-cli"),
+        link_redis,
     ),
     Program("python", "interpreter", (sys.executable, "-I", "-c", _OBJECTS)),
     Program(
