@@ -3,7 +3,7 @@
 from snaplib.store.ends import End
 from snaplib.store.index import PAGE_BYTES, Index, Space
 from snaplib.store.journal import Journal, RunRecord
-from snaplib.store.manifest import Segment, Snapshot, StoredObject
+from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
 from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
 from snaplib.store.reader import PageLogReader
 from snaplib.store.runs import RunSet
@@ -15,6 +15,7 @@ from snaplib.store.verify import Finding, Verification
 
 __all__ = [
     "PAGE_BYTES",
+    "Borrowed",
     "End",
     "Finding",
     "Index",

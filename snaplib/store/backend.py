@@ -73,6 +73,10 @@ class ObjectReader(Protocol):
 class Hold(Protocol):
     """The mark that a folder is being written."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether it is known already that the mark does not hold any more."""
+
     def check(self) -> None:
         """Make sure that the mark still holds; called when the folder's manifest has been put.
 

@@ -99,7 +99,7 @@ class FrameWriter:
         #: that is being written.
         self._most_coding = 3 * options.workers
         self._free = buffers(self._most_coding + _MOST_WRITING + _FILLING, options.frame_bytes)
-        self._buffers = len(self._free)
+        self._buffers = tuple(self._free)
         codec.keep_buffers()
         #: Guards what follows, and tells when a frame is done.
         self._done = threading.Condition()
@@ -111,7 +111,8 @@ class FrameWriter:
         self._to_write_bytes = 0
         self._balance = Balance(options.workers)
         self._failure: Exception | None = None
-        self._coders, self._writers = self._pools(nice=5)
+        self._nice = 5
+        self._coders, self._writers = self._pools()
 
     @property
     def frame_bytes(self) -> int:
@@ -205,7 +206,7 @@ class FrameWriter:
     def rest(self) -> None:
         """Give the memory of the buffers back until the next frame, if nothing is under way."""
         with self._done:
-            if len(self._free) == self._buffers:
+            if len(self._free) == len(self._buffers):
                 arena = self._free[0].obj
                 assert isinstance(arena, mmap.mmap)
                 arena.madvise(mmap.MADV_DONTNEED)
@@ -214,22 +215,49 @@ class FrameWriter:
         """Give way to everything else on this machine, or not; waits until nothing is under way."""
         self.drain()
         pools = self._coders, self._writers
-        self._coders, self._writers = self._pools(nice=19 if background else 5)
+        self._nice = 19 if background else 5
+        self._coders, self._writers = self._pools()
         for pool in pools:
             pool.shutdown()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a frame could not be stored."""
+        return self._failure is not None
+
+    def salvage(self) -> npt.NDArray[np.bool_]:
+        """Go on after a failure, with the frames in those segments that are whole.
+
+        Nobody may have a buffer.
+
+        Returns:
+            Bool, shape (frames,): which of all frames are lost.
+        """
+        # In this order: what is compressed still goes to the writers, which drop it.
+        self._coders.shutdown()
+        self._writers.shutdown()
+        whole = self._segments.salvage()
+        lost = [row is None or (row[1] != codec.ZERO and row[0] not in whole) for row in self._rows]
+        self._rows = [None if gone else row for row, gone in zip(self._rows, lost, strict=True)]
+        with self._done:
+            self._free = list(self._buffers)
+            self._coding = self._writing = self._storing = 0
+            self._failure = None
+        self._coders, self._writers = self._pools()
+        return np.concatenate((np.zeros(len(self._before), np.bool_), np.array(lost, np.bool_)))
 
     def close(self) -> None:
         """Stop, and wait for the threads; what is under way is finished or dropped."""
         self._coders.shutdown(cancel_futures=True)
         self._writers.shutdown(cancel_futures=True)
 
-    def _pools(self, nice: int) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+    def _pools(self) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
         # Coders get the CPU after those that receive: what they leave is stored raw.
         coders = ThreadPoolExecutor(
-            self._options.workers, "snaplib-codec", initializer=_give_way, initargs=(nice,)
+            self._options.workers, "snaplib-codec", initializer=_give_way, initargs=(self._nice,)
         )
         return coders, ThreadPoolExecutor(
-            _WRITERS, "snaplib-write", initializer=_give_way, initargs=(nice - 5,)
+            _WRITERS, "snaplib-write", initializer=_give_way, initargs=(self._nice - 5,)
         )
 
     def _for_codec(self, at: int, size: int) -> bool:

@@ -191,6 +191,8 @@ class LocalBackend:
             # The slow part, outside of the lock.
             for dead in parent.glob(f"{_DEAD_PREFIX}*"):
                 shutil.rmtree(dead, ignore_errors=True)
+        # There may be some before there is the first snapshot.
+        with translated(self._root):
             for temporary in (self._root / _TEMPORARY).glob("*"):
                 if abandoned(temporary):
                     temporary.unlink(missing_ok=True)
@@ -218,8 +220,13 @@ class LocalHold:
         self._path = path
         self._fd = fd
 
-    def check(self) -> None:
+    @property
+    def lost(self) -> bool:
         """A lock cannot be lost."""
+        return False
+
+    def check(self) -> None:
+        """Nor need it be looked at."""
 
     def release(self) -> None:
         """Remove the lock file and the lock; may be called again."""

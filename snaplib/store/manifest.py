@@ -15,10 +15,12 @@ from snaplib.errors import SnapshotDamaged, StoreTooNew
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FORMAT", "Segment", "Snapshot", "StoredObject"]
+__all__ = ["FORMAT", "Borrowed", "Segment", "Snapshot", "StoredObject"]
 
 #: The newest format of manifests this snaplib knows.
-FORMAT = 2
+FORMAT = 3
+#: Where nothing is borrowed an older snaplib can read it as well.
+_WITHOUT_BORROWED = 2
 #: Before that no snapshot had segments of others.
 _WITHOUT_SEGMENTS = 1
 
@@ -56,6 +58,28 @@ class Segment:
 
 
 @attrs.frozen
+class Borrowed:
+    """An object of an earlier snapshot, other than a segment, that this one needs too.
+
+    Attributes:
+        owner: The id of the snapshot in whose folder it is.
+        name: Its name there.
+        size_bytes: Its size.
+        blake3: Its hash, hexadecimal.
+    """
+
+    owner: str
+    name: str
+    size_bytes: int
+    blake3: str
+
+    @property
+    def reference(self) -> str:
+        """What names it within the snapshot that needs it."""
+        return f"{self.owner}/{self.name}"
+
+
+@attrs.frozen
 class Snapshot:
     """What a manifest says of its snapshot.
 
@@ -70,6 +94,7 @@ class Snapshot:
         pages: How many pages are in it.
         segments: Where its pages are, its own segments and those of earlier snapshots; the index
             names them by their place in this list.
+        borrowed: The other objects of earlier snapshots that it needs.
         kind: ``full``, or ``incremental`` to its parent.
         parent: The id of the snapshot it is incremental to.
         task: ``command``, ``cwd``, ``root_ns_pid``, ``members``, and what else is known of the
@@ -89,6 +114,7 @@ class Snapshot:
     stored_bytes: int
     pages: int
     segments: tuple[Segment, ...] = ()
+    borrowed: tuple[Borrowed, ...] = ()
     kind: Literal["full", "incremental"] = "full"
     parent: str | None = None
     task: Mapping[str, Any] = attrs.field(factory=dict)
@@ -104,7 +130,21 @@ class Snapshot:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as they are in JSON."""
-        return {"format": FORMAT, **attrs.asdict(self)}
+        fields = attrs.asdict(self)
+        if self.borrowed:
+            return {"format": FORMAT, **fields}
+        del fields["borrowed"]
+        return {"format": _WITHOUT_BORROWED, **fields}
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """The ids of the earlier snapshots that something of it is in the folders of."""
+        return frozenset({one.owner for one in self.needed} - {self.id})
+
+    @property
+    def needed(self) -> tuple[Segment | Borrowed, ...]:
+        """What a manifest names that may be in other folders than its own."""
+        return (*self.segments, *self.borrowed)
 
     def to_json(self) -> bytes:
         """Return the manifest: canonical JSON that ends with the checksum of the rest."""
@@ -138,6 +178,8 @@ class Snapshot:
             raise SnapshotDamaged(f"the checksum of {name} is wrong")
         if fields["format"] == _WITHOUT_SEGMENTS:
             fields["segments"] = _own_segments(fields)
+        if fields["format"] <= _WITHOUT_BORROWED:
+            fields["borrowed"] = []
         known = {field.name for field in attrs.fields(cls)}
         missing = known - fields.keys()
         if missing:
@@ -148,11 +190,12 @@ class Snapshot:
                 for name, entry in fields["objects"].items()
             }
             segments = tuple(Segment(**entry) for entry in fields["segments"])
+            borrowed = tuple(Borrowed(**entry) for entry in fields["borrowed"])
         except (KeyError, TypeError, AttributeError) as error:
             raise SnapshotDamaged(f"{name} describes its objects wrongly") from error
-        _check_names(fields["id"], objects, segments, name)
+        _check_names(fields["id"], objects, (*segments, *borrowed), name)
         named = {field: fields[field] for field in known}
-        return cls(**{**named, "objects": objects, "segments": segments})
+        return cls(**{**named, "objects": objects, "segments": segments, "borrowed": borrowed})
 
 
 def _own_segments(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +214,7 @@ def _own_segments(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _check_names(
     snapshot_id: Any,
     objects: Mapping[str, StoredObject],
-    segments: tuple[Segment, ...],
+    others: tuple[Segment | Borrowed, ...],
     name: str,
 ) -> None:
     """Make sure that no name leads out of a snapshot's folder, and no size is negative.
@@ -179,16 +222,16 @@ def _check_names(
     Raises:
         SnapshotDamaged: One does.
     """
-    ids: list[Any] = [snapshot_id, *(segment.owner for segment in segments)]
+    ids: list[Any] = [snapshot_id, *(other.owner for other in others)]
     for one in ids:
         if not isinstance(one, str) or not _ID.fullmatch(one):
             raise SnapshotDamaged(f"{name} names a snapshot that cannot be: {one!r}")
-    inside: list[Any] = [*objects, *(segment.name for segment in segments)]
+    inside: list[Any] = [*objects, *(other.name for other in others)]
     for one in inside:
         if not isinstance(one, str) or not _NAME.fullmatch(one):
             raise SnapshotDamaged(f"{name} names an object that cannot be: {one!r}")
     sizes: list[Any] = [stored.size_bytes for stored in objects.values()]
-    sizes += [segment.size_bytes for segment in segments]
+    sizes += [other.size_bytes for other in others]
     for size in sizes:
         if not isinstance(size, int) or size < 0:
             raise SnapshotDamaged(f"{name} has an object of {size!r} bytes")

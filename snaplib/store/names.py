@@ -15,9 +15,11 @@ import urllib.parse
 import blake3
 
 __all__ = [
+    "BORROWS",
     "ENDS",
     "IMAGES",
     "INDEX",
+    "KEY",
     "MANIFESTS",
     "OBJECTS",
     "USES",
@@ -41,6 +43,10 @@ INDEX = "index"
 IMAGES = "images"
 #: What says, while a snapshot is being written, which segments of others it is going to refer to.
 USES = "uses"
+#: The same of other objects.
+BORROWS = "borrows"
+#: What says of a folder that has lost its snapshot, but not all that is in it, which key it was of.
+KEY = "key"
 
 _TIME_FORMAT = "%Y%m%dT%H%M%S.%f"
 #: A file name may have 255 bytes.

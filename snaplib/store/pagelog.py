@@ -211,12 +211,34 @@ class PageLogWriter:
         self.take(self._feed)
         return self.declared() - self.covered()
 
-    def retract(self) -> None:
-        """Take back what has been declared; the copies stay."""
+    @property
+    def failed(self) -> bool:
+        """Whether something could not be stored."""
+        return self._frames.failed
+
+    def retract(self, *, salvage: bool = False) -> RunSet:
+        """Take back what has been declared; the copies stay.
+
+        Args:
+            salvage: Go on after a failure, with the copies in segments that are durable; no other
+                feed may be open.
+
+        Returns:
+            The numbers of the pages whose copies are lost.
+        """
         self.release(self._feed)
+        lost = RunSet.of([], [])
+        if salvage:
+            frames = self._frames.salvage()
+            with self._lock:
+                places = self._places
+            gone = frames[frame_of(places.places)]
+            lost = RunSet.of(places.begins[gone], places.ends[gone])
+            self.forget(lost)
         self._feed = self.feed()
         self._declared = array("Q")
         self._pages = 0
+        return lost
 
     def drain(self) -> None:
         """Wait until everything that came is stored; the segments are not durable yet.

@@ -1,12 +1,14 @@
-"""Which objects are still referred to: those of snapshots, and segments that other snapshots use.
+"""Which objects are still referred to: those of snapshots, and those that other snapshots use.
 
-A segment outlives the snapshot that wrote it for as long as a later one has pages in it.  Who is
-going to refer to a segment claims it before looking whether its parent is still there; who removes
-a snapshot deletes its manifest before looking for claims.  So one of the two sees the other.
+A segment outlives the snapshot that wrote it for as long as a later one has pages in it, and so does
+an object that a later one has borrowed.  Who is going to refer to one claims it before looking
+whether its parent is still there; who removes a snapshot deletes its manifest before looking for
+claims.  So one of the two sees the other.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 from typing import TYPE_CHECKING
@@ -16,9 +18,25 @@ from snaplib.store import names
 from snaplib.store.manifest import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from snaplib.store.backend import Backend
 
-__all__ = ["References"]
+__all__ = ["References", "manifest_names"]
+
+
+def manifest_names(backend: Backend, folder: str = names.MANIFESTS) -> dict[str, str]:
+    """Return the names of manifests, by the ids of their snapshots.
+
+    Args:
+        backend: Where they are.
+        folder: The folder of all manifests, or of a key's.
+    """
+    return {
+        name.rpartition("/")[2].removesuffix(".json"): name
+        for name in backend.names(folder)
+        if name.endswith(".json")
+    }
 
 
 class References:
@@ -31,82 +49,101 @@ class References:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._known: set[str] = set()
-        #: Folders that have lost their snapshot, with the segments in them that are needed.
-        self._partly: dict[str, set[str]] = {}
+        #: What each manifest refers to, by its name: owner and name.  Manifests never change.
+        self._read: dict[str, list[tuple[str, str]]] = {}
+        #: The objects that were in use when that was found out last, by their owners.
+        self._used: dict[str, set[str]] = {}
+        #: Folders that have lost their snapshot and are kept for some of their objects.
+        self._partly: set[str] = set()
 
     def keep(self, snapshot_id: str) -> bool:
         """Tell whether anything in a folder is still needed, of which nobody is the writer."""
         if snapshot_id not in self._known:
             # Anew: it may have been committed since.
-            self._known = set(self._manifests())
+            self._known = set(manifest_names(self._backend))
         if snapshot_id in self._known:
             return True
-        try:
-            used = self._used(snapshot_id)
-        except (SnapshotDamaged, StoreTooNew):
-            # Nobody knows what that manifest refers to.
+        if snapshot_id not in self._used:
+            # Anew as well: it may have been committed, referred to and removed since.
+            try:
+                self._used = self._find_used()
+            except (SnapshotDamaged, StoreTooNew):
+                # Nobody knows what that manifest refers to.
+                return True
+        if snapshot_id in self._used:
+            self._partly.add(snapshot_id)
             return True
-        if used:
-            self._partly[snapshot_id] = used
-        return bool(used)
+        return False
 
     def delete_rest(self) -> None:
-        """Delete what is not needed in folders that were kept for some of their segments."""
-        for snapshot_id, used in self._partly.items():
-            self._delete_unused(snapshot_id, used)
+        """Delete what is not needed in folders that were kept for some of their objects."""
+        if self._partly:
+            self.collect(self._partly)
 
-    def collect(self, snapshot_id: str) -> None:
-        """Delete what is not needed of a snapshot that has been removed."""
-        if snapshot_id in self._manifests():
-            return
+    def needed_without(self, snapshot_ids: Collection[str]) -> set[str] | None:
+        """Return whose objects are needed by others than some snapshots; None if nobody knows.
+
+        Args:
+            snapshot_ids: Those that do not count.
+        """
         try:
-            used = self._used(snapshot_id)
+            return set(self._find_used(snapshot_ids))
+        except (SnapshotDamaged, StoreTooNew):
+            return None
+
+    def collect(self, snapshot_ids: Iterable[str]) -> None:
+        """Delete what is not needed of snapshots that have been removed."""
+        try:
+            used = self._find_used()
         except (SnapshotDamaged, StoreTooNew):
             return
-        if used:
-            self._delete_unused(snapshot_id, used)
-        else:
-            self._backend.delete_folder(names.object_folder(snapshot_id))
+        manifests = manifest_names(self._backend)
+        for snapshot_id in snapshot_ids:
+            if snapshot_id in manifests:
+                continue
+            if snapshot_id not in used:
+                self._backend.delete_folder(names.object_folder(snapshot_id))
+                continue
+            for name in list(self._backend.names(names.object_folder(snapshot_id))):
+                if name.rpartition("/")[2] not in {*used[snapshot_id], names.KEY}:
+                    self._backend.delete(name)
 
-    def _delete_unused(self, snapshot_id: str, used: set[str]) -> None:
-        for name in list(self._backend.names(names.object_folder(snapshot_id))):
-            if name.rpartition("/")[2] not in used:
-                self._backend.delete(name)
-
-    def _manifests(self) -> dict[str, str]:
-        """Return the names of all manifests, by the ids of their snapshots."""
-        return {
-            name.rpartition("/")[2].removesuffix(".json"): name
-            for name in self._backend.names(names.MANIFESTS)
-            if name.endswith(".json")
-        }
-
-    def _used(self, snapshot_id: str) -> set[str]:
-        """Return the segments of a snapshot without a manifest that others refer to."""
+    def _find_used(self, without: Collection[str] = ()) -> dict[str, set[str]]:
+        """Return the objects that snapshots refer to, or are going to, by their owners."""
         # Claims first: one that is taken back meanwhile is in a manifest by then.
         claims = self._claims()
-        manifests = self._manifests()
-        used = {
-            segment
-            for claimer, claimed in claims.items()
-            if claimer not in manifests
-            for owner, segment in claimed
-            if owner == snapshot_id
-        }
-        for name in manifests.values():
-            with contextlib.suppress(FileNotFoundError):
-                segments = Snapshot.from_json(self._backend.get(name), name).segments
-                used.update(one.name for one in segments if one.owner == snapshot_id)
-        return used
+        manifests = manifest_names(self._backend)
+        used: dict[str, set[str]] = collections.defaultdict(set)
+        for claimer, claimed in claims.items():
+            if claimer not in manifests:
+                for owner, one in claimed:
+                    used[owner].add(one)
+        for snapshot_id, name in manifests.items():
+            if snapshot_id not in without:
+                for owner, one in self._referred_to(name):
+                    used[owner].add(one)
+        return dict(used)
 
-    def _claims(self) -> dict[str, list[list[str]]]:
-        found = {}
+    def _referred_to(self, name: str) -> list[tuple[str, str]]:
+        """Return what a manifest names in its own folder and in others; it is read once."""
+        if name not in self._read:
+            try:
+                snapshot = Snapshot.from_json(self._backend.get(name), name)
+            except FileNotFoundError:
+                return []
+            self._read[name] = [(one.owner, one.name) for one in snapshot.needed]
+        return self._read[name]
+
+    def _claims(self) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
         for name in list(self._backend.names(names.OBJECTS)):
             folder, _, last = name.rpartition("/")
-            if last == names.USES:
+            if last in (names.USES, names.BORROWS):
                 with contextlib.suppress(FileNotFoundError):
                     try:
-                        found[folder.rpartition("/")[2]] = json.loads(self._backend.get(name))
-                    except ValueError as error:
+                        claimed = json.loads(self._backend.get(name))
+                        pairs = [(str(owner), str(one)) for owner, one in claimed]
+                        found.setdefault(folder.rpartition("/")[2], []).extend(pairs)
+                    except (ValueError, TypeError) as error:
                         raise SnapshotDamaged(f"{name} is not what was written") from error
         return found

@@ -11,6 +11,7 @@ from snaplib.errors import SnapshotDamaged
 from snaplib.store import archive, names
 from snaplib.store.frames import LOCAL_THREADS, REMOTE_THREADS
 from snaplib.store.index_format import index_from_bytes
+from snaplib.store.manifest import StoredObject
 from snaplib.store.objectio import ObjectStream
 from snaplib.store.reader import PageLogReader
 
@@ -99,17 +100,22 @@ class SnapshotReader:
         self._check(names.IMAGES, stream)
         return count
 
-    def open_stream(self, name: str) -> IO[bytes]:
+    def open_stream(self, *streams: str) -> IO[bytes]:
         """Return what `SnapshotWriter.put_stream` stored, checked, as a file open for reading.
+
+        Args:
+            streams: The object's name, or `Borrowed.reference`; of several, one behind the other.
 
         Raises:
             SnapshotDamaged: It is not what was written.
         """
-        with self._stream(name) as stream, contextlib.ExitStack() as on_error:
+        with contextlib.ExitStack() as on_error:
             copy = on_error.enter_context(tempfile.SpooledTemporaryFile(_BUFFER_BYTES))
-            while data := stream.read(_BUFFER_BYTES):
-                copy.write(data)
-            self._check(name, stream)
+            for name in streams:
+                with self._stream(name) as stream:
+                    while data := stream.read(_BUFFER_BYTES):
+                        copy.write(data)
+                    self._check(name, stream)
             on_error.pop_all()
         copy.seek(0)
         return copy
@@ -125,17 +131,26 @@ class SnapshotReader:
         return names.object_name(segment.owner, segment.name)
 
     def _where(self, name: str) -> str:
-        return names.object_name(self.snapshot.id, name)
+        owner, _, own = name.rpartition("/")
+        return names.object_name(owner or self.snapshot.id, own)
 
     def _stream(self, name: str) -> ObjectStream:
+        if "/" in name and self._expected(name) is None:
+            raise SnapshotDamaged(f"{self._where(name)} is not named by the manifest")
         try:
             return ObjectStream(self._backend.open(self._where(name)))
         except FileNotFoundError as error:
             raise SnapshotDamaged(f"{self._where(name)} is missing") from error
 
     def _check(self, name: str, stream: ObjectStream) -> None:
-        expected = self.snapshot.objects.get(name)
-        if expected != stream.stored():
+        if self._expected(name) != stream.stored():
             raise SnapshotDamaged(
                 f"{self._where(name)}: its size or hash is not that of the manifest"
             )
+
+    def _expected(self, name: str) -> StoredObject | None:
+        """Return what the manifest says of an object, its own or a borrowed one."""
+        for one in self.snapshot.borrowed:
+            if one.reference == name:
+                return StoredObject(one.size_bytes, one.blake3)
+        return self.snapshot.objects.get(name)

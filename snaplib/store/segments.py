@@ -27,6 +27,7 @@ class _Segment:
     size_bytes: int = 0
     writing: int = 0
     is_full: bool = False
+    is_closing: bool = False
     is_durable: bool = False
     is_gone: bool = False
 
@@ -82,10 +83,11 @@ class SegmentWriter:
                 segment.writing -= 1
                 segment.size_bytes = segment.writer.size_bytes
                 segment.is_full = segment.is_full or segment.size_bytes >= self._segment_bytes
-                ends = segment.is_full and not segment.writing and not segment.is_durable
-                segment.is_durable = segment.is_durable or ends
+                ends = segment.is_full and not segment.writing and not segment.is_closing
+                segment.is_closing = segment.is_closing or ends
         if ends:
             segment.writer.commit()
+            segment.is_durable = True
         return number, offset
 
     def sizes(self) -> list[int]:
@@ -118,9 +120,27 @@ class SegmentWriter:
         for number, segment in enumerate(self._segments, self._first):
             if number not in wanted:
                 if not segment.is_gone:
+                    segment.is_gone = True
                     segment.writer.abort()
             elif not segment.is_durable:
                 segment.writer.commit()
+                segment.is_durable = True
+
+    def salvage(self) -> set[int]:
+        """Give up what is not durable, after a failure; nobody may append meanwhile.
+
+        Returns:
+            The numbers that those which are left are known by.
+        """
+        for segment in self._segments:
+            if not segment.is_durable and not segment.is_gone:
+                segment.is_gone = segment.is_full = True
+                segment.writer.abort()
+        return {
+            number
+            for number, segment in enumerate(self._segments, self._first)
+            if not segment.is_gone
+        }
 
     def abort(self) -> None:
         """Close and forget all segments."""

@@ -14,12 +14,12 @@ import attrs
 import numpy as np
 
 from snaplib import __version__
-from snaplib.errors import NoSuchSnapshot, StoreError, UsageError
+from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, UsageError
 from snaplib.store import archive, names
 from snaplib.store.codec import ZERO
 from snaplib.store.index import PAGE_BYTES, Index
 from snaplib.store.index_format import index_to_bytes
-from snaplib.store.manifest import Segment, Snapshot, StoredObject
+from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
 from snaplib.store.objectio import HashingWriter
 from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
 from snaplib.store.runs import RunSet
@@ -98,7 +98,15 @@ class SnapshotWriter:
         self._aside = ThreadPoolExecutor(2, "snaplib-aside")
         self._waiting: list[Future[None]] = []
         self._open = True
+        #: Whether `commit` has been tried; and whether it is not known if the manifest is there.
+        self._finishing = False
+        self._is_uncertain = False
+        #: Objects that were to be deleted and are perhaps still there.
+        self._left_over: set[str] = set()
         self._hold = backend.hold(names.object_folder(snapshot_id))
+        #: What may be borrowed, and what is, by its reference.
+        self._lent: dict[str, Borrowed] = {}
+        self._borrowed: dict[str, Borrowed] = {}
         self._parent = parent
         self._inherited = parent.segments if parent else ()
         try:
@@ -176,14 +184,58 @@ class SnapshotWriter:
             UsageError: The name cannot be used.
             StoreError: It could not be stored.
         """
-        reserved = (names.INDEX, names.IMAGES, names.USES)
+        reserved = (names.INDEX, names.IMAGES, names.USES, names.BORROWS, names.KEY)
         if not name or "/" in name or name.startswith((".", "segment-")) or name in reserved:
             raise UsageError(f"{name!r} cannot be the name of a stream")
         self._put(name, lambda output: shutil.copyfileobj(source, output, _COPY_BYTES))
 
+    def claim_objects(self, lender: Snapshot, wanted: Callable[[str], bool]) -> list[Borrowed]:
+        """Have objects of an earlier snapshot kept, so that this one can `borrow` them.
+
+        Args:
+            lender: A snapshot of the same key.  This is done once for each new snapshot.
+            wanted: Whether one is wanted, given its name.
+
+        Returns:
+            Those that can be borrowed, or could already; none if the lender has been removed.
+
+        Raises:
+            StoreError: It could not be stored.
+        """
+        lent = [one for one in lender.borrowed if wanted(one.name)]
+        lent += [
+            Borrowed(lender.id, name, one.size_bytes, one.blake3)
+            for name, one in lender.objects.items()
+            if one.blake3 is not None and wanted(name)
+        ]
+        if self._lent or lender.key != self.key or not lent:
+            return list(self._lent.values())
+        claimed = json.dumps([[one.owner, one.name] for one in lent]).encode()
+        claim = names.object_name(self.id, names.BORROWS)
+        self._backend.put_new(claim, claimed)
+        try:
+            # After the claim, as with segments.
+            self._backend.get(names.manifest_name(self.key, lender.id))
+        except FileNotFoundError:
+            self._backend.delete(claim)
+            return []
+        self._lent = {one.reference: one for one in lent}
+        return lent
+
+    def borrow(self, reference: str) -> None:
+        """Make an object of `claim_objects` part of this snapshot.
+
+        Args:
+            reference: Its `Borrowed.reference`.
+        """
+        self._borrowed[reference] = self._lent[reference]
+
     def _put(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
         if name in self._objects:
             raise UsageError(f"the snapshot has an object {name} already")
+        if name in self._left_over:
+            self._backend.delete(names.object_name(self.id, name))
+            self._left_over.remove(name)
         writer = self._create(name)
         try:
             hashing = HashingWriter(writer)
@@ -214,10 +266,12 @@ class SnapshotWriter:
             The snapshot.
 
         Raises:
+            StoreUnreachable: The store does not answer; after `retract` it can be tried again.
             StoreError: It could not be stored; nothing of it is left.
         """
         if not self._open:
             raise UsageError(f"the snapshot {self.id} is committed or aborted already")
+        self._finishing = True
         try:
             index, segments = self._finish()
             self._put(names.INDEX, lambda output: _write(output, index_to_bytes(index)))
@@ -235,6 +289,7 @@ class SnapshotWriter:
                 stored_bytes=sum(entry.size_bytes for entry in self._objects.values()),
                 pages=index.pages,
                 segments=segments,
+                borrowed=tuple(self._borrowed[one] for one in sorted(self._borrowed)),
                 kind="incremental" if inherits else "full",
                 parent=self._parent.id if self._parent and inherits else None,
                 task=dict(task or {}),
@@ -248,22 +303,37 @@ class SnapshotWriter:
             except (TypeError, ValueError) as error:
                 raise UsageError(f"a field of the snapshot is not JSON: {error}") from error
             self._put_manifest(manifest)
+        except StoreUnreachable:
+            if self._is_uncertain:
+                self.abort()
+            raise
         except BaseException:
             self.abort()
             raise
         self._open = False
         self._aside.shutdown()
         self.pages.close()
-        if self._parent is not None:
-            # From now on the manifest says it.
-            with contextlib.suppress(StoreError):
+        # From now on the manifest says it.
+        with contextlib.suppress(StoreError):
+            if self._parent is not None:
                 self._backend.delete(names.object_name(self.id, names.USES))
+            if self._lent:
+                self._backend.delete(names.object_name(self.id, names.BORROWS))
         self._hold.release()
         return snapshot
 
     def _put_manifest(self, manifest: bytes) -> None:
         name = names.manifest_name(self.key, self.id)
-        self._backend.put_new(name, manifest)
+        try:
+            self._backend.put_new(name, manifest)
+        except StoreError:
+            # Perhaps it is there, or still on its way: then what it names must be there too.
+            self._is_uncertain = not self._backend.local
+            try:
+                self._backend.delete(name)
+            except StoreError:
+                self._is_uncertain = True
+            raise
         try:
             self._hold.check()
         except StoreError:
@@ -311,16 +381,32 @@ class SnapshotWriter:
         self.pages.set_background(background=False)
         self._segments.prepare()
 
-    def retract(self) -> None:
-        """Take back everything but the pages that have been copied ahead."""
+    def retract(self) -> RunSet:
+        """Take back everything but the pages that have been copied ahead and are whole.
+
+        Returns:
+            The numbers of the pages whose copies are lost, because the store failed meanwhile.
+
+        Raises:
+            StoreError: Nothing can be kept.
+        """
+        if not self._open or self._hold.lost:
+            raise StoreError(f"what was written of snapshot {self.id} is lost")
         for done in self._waiting:
             # Whether it was stored or not, it goes.
             done.exception()
         self._waiting.clear()
-        self.pages.retract()
-        for name in list(self._objects):
-            del self._objects[name]
-            self._backend.delete(names.object_name(self.id, name))
+        lost = self.pages.retract(salvage=self._finishing or self.pages.failed)
+        self._finishing = False
+        self._borrowed.clear()
+        self._left_over |= self._objects.keys() - {one.name for one in self._all_segments()}
+        self._objects.clear()
+        # If the store does not answer now, they are overwritten later.
+        with contextlib.suppress(StoreUnreachable):
+            for name in sorted(self._left_over):
+                self._backend.delete(names.object_name(self.id, name))
+                self._left_over.remove(name)
+        return lost
 
     def as_parent(self) -> Parent:
         """Return what the next snapshot can be incremental to, once this one is committed."""
@@ -343,15 +429,17 @@ class SnapshotWriter:
         try:
             self._aside.shutdown()
             self.pages.close()
-            self._segments.abort()
+            if not self._is_uncertain:
+                self._segments.abort()
         finally:
             self._discard()
 
     def _discard(self) -> None:
         try:
-            # What cannot be removed now is debris for the next writer; the error that led here counts.
-            with contextlib.suppress(StoreError):
-                self._backend.delete_folder(names.object_folder(self.id))
+            # What is not removed now is debris for the next writer; the error that led here counts.
+            if not self._is_uncertain:
+                with contextlib.suppress(StoreError):
+                    self._backend.delete_folder(names.object_folder(self.id))
         finally:
             self._hold.release()
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import (
@@ -19,6 +20,7 @@ from snaplib.errors import (
 )
 from snaplib.store import names
 from snaplib.store.address import open_backend
+from snaplib.store.catalog import Catalog
 from snaplib.store.ends import End, Ends
 from snaplib.store.journal import Journal, RunRecord, all_runs
 from snaplib.store.manifest import Snapshot
@@ -38,6 +40,8 @@ __all__ = ["Store"]
 
 #: The object that makes a folder a store.
 _MARK = "snaplib-store.json"
+#: Objects that are about to get their name.
+_TEMPORARY = re.compile(r"tmp/(clock-)?[0-9a-f]{16}")
 #: The newest layout this snaplib knows: that of encrypted stores.
 _FORMAT = 2
 #: The layout of the others.
@@ -59,6 +63,7 @@ class Store:
     def __init__(self, backend: Backend, clock: Callable[[], dt.datetime] = _now) -> None:
         self._backend = backend
         self._clock = clock
+        self._catalog = Catalog(backend)
 
     @classmethod
     def open(
@@ -111,7 +116,8 @@ class Store:
         try:
             mark = backend.get(_MARK)
         except FileNotFoundError:
-            empty = next(iter(backend.names("")), None) is None
+            # A machine that lost its power while it made this a store may have left the beginnings.
+            empty = all(_TEMPORARY.fullmatch(name) for name in backend.names(""))
             if not create or not empty:
                 raise NotAStore(f"{backend.url} is not a snaplib store") from None
             mark = _new_mark(encryption_key)
@@ -161,7 +167,7 @@ class Store:
             StoreError: The store cannot be written to.
         """
         self.sweep()
-        existing = max(self._manifests(key), default=None)
+        existing = max(self._catalog.names(key), default=None)
         now = self._clock()
         snapshot_id = names.new_id(now, existing)
         return SnapshotWriter(self._backend, key, snapshot_id, now, options, parent=parent)
@@ -172,7 +178,7 @@ class Store:
         Args:
             key: Only those of this key.
         """
-        return sorted(self._manifests(key), reverse=True)
+        return sorted(self._catalog.names(key), reverse=True)
 
     def snapshots(
         self, key: str | None = None, on_error: Callable[[StoreError], None] | None = None
@@ -189,9 +195,9 @@ class Store:
             StoreTooNew: A newer snaplib wrote one.
         """
         found = []
-        for _, name in sorted(self._manifests(key).items(), reverse=True):
+        for _, name in sorted(self._catalog.names(key).items(), reverse=True):
             try:
-                snapshot = self._load(name)
+                snapshot = self._catalog.load(name)
             except StoreError as error:
                 if on_error is None:
                     raise
@@ -207,8 +213,8 @@ class Store:
         anew.
         """
         ended = Ends(self._backend, key).snapshots()
-        for snapshot_id in sorted(self._manifests(key).keys() - ended, reverse=True):
-            snapshot = self._load(names.manifest_name(key, snapshot_id))
+        for snapshot_id in sorted(self._catalog.names(key).keys() - ended, reverse=True):
+            snapshot = self._catalog.load(names.manifest_name(key, snapshot_id))
             if snapshot is not None:
                 return snapshot
         return None
@@ -222,34 +228,22 @@ class Store:
         Raises:
             NoSuchSnapshot: There is none, or several begin so.
         """
-        _, name = self._find(snapshot_id)
-        snapshot = self._load(name)
+        _, name = self._catalog.find(snapshot_id)
+        snapshot = self._catalog.load(name)
         if snapshot is None:
             raise NoSuchSnapshot(f"{self.url} has no snapshot {snapshot_id!r}")
         return snapshot
-
-    def _find(self, snapshot_id: str) -> tuple[str, str]:
-        """Return the whole id and the name of the manifest."""
-        manifests = self._manifests()
-        if snapshot_id in manifests:
-            return snapshot_id, manifests[snapshot_id]
-        found = [known for known in manifests if snapshot_id and known.startswith(snapshot_id)]
-        if not found:
-            raise NoSuchSnapshot(f"{self.url} has no snapshot {snapshot_id!r}")
-        if len(found) > 1:
-            raise NoSuchSnapshot(
-                f"{len(found)} snapshots in {self.url} begin with {snapshot_id!r}",
-                hint="give more of the id",
-            )
-        return found[0], manifests[found[0]]
 
     def read(self, snapshot_id: str) -> SnapshotReader:
         """Open a snapshot for reading.
 
         Raises:
             NoSuchSnapshot: There is none of this id.
+            SnapshotDamaged: Its manifest names what is not its own.
         """
-        return SnapshotReader(self._backend, self.get(snapshot_id))
+        snapshot = self.get(snapshot_id)
+        self._catalog.refuse_strangers(snapshot)
+        return SnapshotReader(self._backend, snapshot)
 
     def verify(
         self, snapshot_id: str, progress: Callable[[int, int], None] | None = None
@@ -264,9 +258,10 @@ class Store:
             NoSuchSnapshot: There is none of this id.
             StoreTooNew: A newer snaplib wrote it.
         """
-        whole_id, name = self._find(snapshot_id)
+        whole_id, name = self._catalog.find(snapshot_id)
         try:
             snapshot = self.get(whole_id)
+            self._catalog.refuse_strangers(snapshot)
         except SnapshotDamaged as error:
             # Without its manifest nothing else of it can be checked.
             return Verification(whole_id, 0, (Finding(name, None, error.message),))
@@ -279,11 +274,7 @@ class Store:
         Raises:
             NoSuchSnapshot: There is none of this id.
         """
-        snapshot = self.get(snapshot_id)
-        self._backend.delete(names.manifest_name(snapshot.key, snapshot.id))
-        # Its own folder, and those that were kept for it.
-        for owner in {snapshot.id, *(segment.owner for segment in snapshot.segments)}:
-            References(self._backend).collect(owner)
+        self._catalog.remove([self.get(snapshot_id)])
 
     def prune(
         self,
@@ -296,7 +287,7 @@ class Store:
     ) -> list[Snapshot]:
         """Remove snapshots that neither their number nor their age spares.
 
-        Bytes that other snapshots refer to stay.
+        Bytes that other snapshots refer to stay.  What dead writers left goes as well.
 
         Args:
             key: Only those of this key.
@@ -322,9 +313,9 @@ class Store:
             seen[snapshot.key] = seen.get(snapshot.key, 0) + 1
             if seen[snapshot.key] > keep and snapshot.created <= before:
                 removed.append(snapshot)
-        for snapshot in [] if dry_run else removed:
-            with contextlib.suppress(NoSuchSnapshot):
-                self.remove(snapshot.id)
+        if not dry_run:
+            self._catalog.remove(removed)
+            self.sweep()
         return removed
 
     def sweep(self) -> list[str]:
@@ -370,23 +361,6 @@ class Store:
             SnapshotDamaged: One is not what was written.
         """
         return all_runs(self._backend)
-
-    def _manifests(self, key: str | None = None) -> dict[str, str]:
-        """Return the names of manifests by snapshot id."""
-        folder = names.MANIFESTS if key is None else names.manifest_folder(key)
-        return {
-            name.rpartition("/")[2].removesuffix(".json"): name
-            for name in self._backend.names(folder)
-            if name.endswith(".json")
-        }
-
-    def _load(self, name: str) -> Snapshot | None:
-        """Return a manifest's snapshot; None if it has been removed meanwhile."""
-        try:
-            data = self._backend.get(name)
-        except FileNotFoundError:
-            return None
-        return Snapshot.from_json(data, name)
 
 
 def _new_mark(key: bytes | None) -> bytes:

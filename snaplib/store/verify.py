@@ -12,6 +12,7 @@ from snaplib.errors import SnapshotDamaged, StoreError
 from snaplib.store import archive, names
 from snaplib.store.bulk import BLOCK_BYTES
 from snaplib.store.codec import ZERO
+from snaplib.store.manifest import StoredObject
 from snaplib.store.objectio import ObjectStream
 from snaplib.store.saved import SnapshotReader
 
@@ -105,8 +106,10 @@ class _Check:
         self._whole = {
             name: stored for name, stored in snapshot.objects.items() if stored.blake3 is not None
         }
-        inherited = [one for one in snapshot.segments if one.owner != snapshot.id]
-        self._total_bytes = snapshot.stored_bytes + sum(one.size_bytes for one in inherited)
+        for one in snapshot.borrowed:
+            self._whole[one.reference] = StoredObject(one.size_bytes, one.blake3)
+        others = [one for one in snapshot.needed if one.owner != snapshot.id]
+        self._total_bytes = snapshot.stored_bytes + sum(one.size_bytes for one in others)
         self.done_bytes = 0
 
     def run(self) -> Iterator[Finding]:
@@ -229,7 +232,8 @@ class _Check:
             self._progress(self.done_bytes, self._total_bytes)
 
     def _name(self, name: str) -> str:
-        return names.object_name(self._snapshot.id, name)
+        owner, _, own = name.rpartition("/")
+        return names.object_name(owner or self._snapshot.id, own)
 
     def _finding(self, name: str, offset: int | None, problem: str) -> Finding:
         return Finding(self._name(name), offset, problem)

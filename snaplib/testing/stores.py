@@ -158,6 +158,10 @@ class _MemoryHold:
         self._held = held
         self._folder = folder
 
+    @property
+    def lost(self) -> bool:
+        return False
+
     def check(self) -> None:
         pass
 
@@ -196,6 +200,11 @@ class FailingBackend:
                 self._room_bytes = 0
                 raise self._error()
             self._room_bytes -= count
+
+    def give(self, count: int) -> None:
+        """Make room."""
+        with self._lock:
+            self._room_bytes += count
 
     @property
     def url(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snaplib.errors import StoreError
 from snaplib.store import PAGE_BYTES, RunSet
 from snaplib.warm.copier import copy_pages
 from snaplib.warm.records import CopyFailed
@@ -127,6 +128,8 @@ class FinalCopy:
         """
         self._stop.set()
         self._thread.join()
+        if isinstance(self._failure, StoreError):
+            return self.left | self._later
         if self._failure is not None:
             raise CopyFailed(f"the last copies failed: {self._failure}")
         return (self.left - self._tried) | self._later

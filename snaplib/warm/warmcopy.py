@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from snaplib.errors import NoSuchSnapshot, StoreError, TaskEnded
+from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, TaskEnded
 from snaplib.store import PAGE_BYTES, RunSet
 from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, open_tracker
 from snaplib.warm.copier import copy_pages, task_space
@@ -121,7 +121,7 @@ class WarmCopy:
         Raises:
             CannotTrack: Nothing tells which pages of this task change.
             TaskEnded: The task has ended.
-            StoreError: The store failed; the next round begins anew.
+            StoreError: The store failed; the next round goes on with what it has, or begins anew.
         """
         stop = stop or threading.Event()
         began_s = time.monotonic()
@@ -138,6 +138,9 @@ class WarmCopy:
             self._owed -= tried
             log.drain()
             log.rest()
+        except StoreUnreachable:
+            self.failed()
+            raise
         except (StoreError, TaskEnded):
             self.give_up()
             raise
@@ -266,11 +269,12 @@ class WarmCopy:
         self._rounds = 0
 
     def failed(self) -> None:
-        """Say that a dump failed, and the task runs on: the copies are as good as before."""
+        """Say that a dump failed, and the task runs on: the copies are as good as before, but for
+        those that were on their way to a store that does not answer."""
         try:
             self._end_final()
             if self._writer is not None and self._writer.open:
-                self._writer.retract()
+                self._owed |= self._writer.retract()
                 self._writer.pages.set_background(background=True)
             else:
                 self.give_up()

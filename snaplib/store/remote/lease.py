@@ -88,6 +88,11 @@ class RemoteHold:
                 self._backend.replace(self._name, self._text)
                 self._renewed_at = begun
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was not renewed for so long that somebody may have taken it away."""
+        return self._lost
+
     def check(self) -> None:
         """Make sure that the folder is still ours, once its manifest is there.
 

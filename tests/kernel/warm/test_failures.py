@@ -13,7 +13,7 @@ import pytest
 
 import snaplib
 from snaplib.checkpoint.memoryimages import write_images
-from snaplib.errors import DeadlineExceeded, StoreError, StoreFull, TaskEnded
+from snaplib.errors import DeadlineExceeded, StoreError, StoreFull, StoreUnreachable, TaskEnded
 from snaplib.store import Store
 from snaplib.testing.stores import FailingBackend
 from snaplib.warm import CopyFailed, FinalCopy, Pace
@@ -95,6 +95,32 @@ def test_the_store_fills_up_in_the_dump(trees, store, tmp_path, copying) -> None
     assert small.ids() == []
     snapshot = snaplib.dump(task, store)
     trees.check(store, snapshot.id)
+
+
+def test_the_store_is_out_of_reach_for_a_while(trees, tmp_path, copying) -> None:
+    """What it has of the copies is not copied again, and what was on its way is."""
+    backend = FailingBackend(
+        Store.open(str(tmp_path / "far")).backend, 1 << 30, lambda: StoreUnreachable("made up")
+    )
+    far = Store.over(backend)
+    task = trees.start(mib=24)
+    warm = copying(task, far)
+    warm.copy()
+    for saved in (warm.copy, lambda: snaplib.dump(task, far, warm=warm)):
+        left_bytes = backend.free_bytes()
+        backend.spend(left_bytes - 1000)
+        with pytest.raises(StoreUnreachable):
+            saved()
+        assert task.alive()
+        assert warm.ready
+        backend.give(left_bytes)
+        again = warm.copy()
+        assert again.copied_pages < again.log_pages
+    snapshot = snaplib.dump(task, far, warm=warm)
+    assert "full_because" not in snapshot.extra
+    trees.check(far, snapshot.id)
+    in_folder = {path.name for path in (tmp_path / "far" / "objects" / snapshot.id).iterdir()}
+    assert in_folder == set(snapshot.objects)
 
 
 def test_told_to_stop(trees, store, copying) -> None:

@@ -7,6 +7,7 @@ import json
 import struct
 import tarfile
 
+import attrs
 import numpy as np
 import pytest
 import xxhash
@@ -14,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaplib.errors import SnapshotDamaged, StoreTooNew
-from snaplib.store import Index, Snapshot, Store, archive
+from snaplib.store import PAGE_BYTES, Index, Snapshot, Store, archive, names
 from snaplib.store.codec import zstd
 from snaplib.store.index import FRAME, RUN
 from snaplib.store.index_format import index_from_bytes, index_to_bytes
-from snaplib.testing.snapshots import sample_snapshot
+from snaplib.testing.memories import SMALL
+from snaplib.testing.snapshots import NOISE, SAMPLE_TASK, feed, sample_snapshot
 from snaplib.testing.stores import MemoryBackend
 
 
@@ -185,3 +187,52 @@ def test_a_file_through_a_link(tmp_path):
     with pytest.raises(ValueError, match="exists"):
         archive.unpack(packed(*members), folder)
     assert (tmp_path / "victim").read_text() == "good"
+
+
+def incremental(store, key):
+    """Two snapshots of a key, the second with segments of the first."""
+    first = store.begin(key, SMALL)
+    first.pages.run(SAMPLE_TASK, 0, 4, 4)
+    feed(first.pages, NOISE[: 4 * PAGE_BYTES])
+    snapshots = [first.commit()]
+    with store.begin(key, SMALL, parent=first.as_parent()) as second:
+        second.pages.hole(SAMPLE_TASK, 0, 4, 4)
+        snapshots.append(second.commit())
+    return snapshots
+
+
+@pytest.mark.parametrize("encryption_key", [None, b"k" * 32])
+@pytest.mark.parametrize("there", ["theirs", "removed"])
+def test_segments_of_another_key(encryption_key, there):
+    """A manifest that names what is another key's is refused, be its owner there or gone."""
+    backend = MemoryBackend()
+    store = Store.over(backend, create=True, encryption_key=encryption_key)
+    theirs, later = incremental(store, "theirs")
+    ours, _ = incremental(store, "ours")
+    if there == "removed":
+        store.remove(theirs.id)
+    name = names.manifest_name("ours", ours.id)
+    store.backend.delete(name)
+    store.backend.put_new(name, attrs.evolve(ours, segments=later.segments).to_json())
+    with pytest.raises(SnapshotDamaged, match="of another key"):
+        store.read(ours.id)
+    assert "of another key" in store.verify(ours.id).findings[0].problem
+    # Nor does its removal harm them.
+    store.remove(ours.id)
+    assert store.verify(later.id).ok
+    with store.read(later.id) as reader:
+        assert reader.pages.read(SAMPLE_TASK, 0, 4) == NOISE[: 4 * PAGE_BYTES]
+
+
+def test_a_manifest_in_the_wrong_place():
+    """A manifest is read only where its own snapshot's belongs: copied to another key or id it is none."""
+    backend = MemoryBackend()
+    store = Store.over(backend, create=True)
+    made = sample_snapshot(store, "ours")
+    other = names.new_id(made.created)
+    for name in (names.manifest_name("theirs", made.id), names.manifest_name("ours", other)):
+        backend.objects[name] = bytearray(made.to_json())
+        with pytest.raises(SnapshotDamaged, match="another snapshot"):
+            store.snapshots()
+        del backend.objects[name]
+    assert store.snapshots() == [made]

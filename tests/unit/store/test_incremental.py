@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -15,78 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaplib.errors import NoSuchSnapshot, SnapshotDamaged, StoreFull
-from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, Store, names
+from snaplib.store import PAGE_BYTES, Store, names
+from snaplib.testing.memories import SMALL, SampleMemory, check
 from snaplib.testing.snapshots import NOISE, feed
 from snaplib.testing.snapshots import SAMPLE_SHARED as SHARED
 from snaplib.testing.snapshots import SAMPLE_TASK as TASK
 from snaplib.testing.stores import FailingBackend, MemoryBackend
-
-OPTIONS = PageLogOptions(frame_bytes=4 * PAGE_BYTES, segment_bytes=1 << 16, workers=1)
-
-
-def page(number):
-    """Return a page that is like no other."""
-    return np.full(PAGE_BYTES // 8, number * 0x9E3779B97F4A7C15 & (1 << 64) - 1, np.uint64)
-
-
-class Memory:
-    """A task's memory, and the dumps that are made of it."""
-
-    def __init__(self, store, pages=24):
-        self.store = store
-        self.content = {number: number for number in range(pages)}
-        self.writer = store.begin("key", OPTIONS)
-        self.changed = set(self.content)
-        self.version = 1000
-
-    def write(self, numbers):
-        for number in numbers:
-            self.version += 1
-            self.content[number] = self.version
-            self.changed.add(number)
-
-    def copy_ahead(self):
-        """Copy what has changed, as a round of a warm copy does."""
-        log, copier = self.writer.pages, self.writer.pages.feed()
-        changed = sorted(self.changed & self.content.keys())
-        log.forget(RunSet.from_pages([self.number(one) for one in self.changed]))
-        for one in changed:
-            copier.run(self.number(one), 1)
-            copier.reserve(PAGE_BYTES)[:] = memoryview(page(self.content[one])).cast("B")
-            copier.filled(PAGE_BYTES)
-        log.take(copier)
-        copier.close()
-        self.changed.clear()
-
-    def number(self, one):
-        return self.writer.pages.page_number(TASK, one * PAGE_BYTES)
-
-    def dump(self):
-        """Dump what has changed; the log has the rest."""
-        log = self.writer.pages
-        log.forget(RunSet.from_pages([self.number(one) for one in self.changed]))
-        for one in sorted(self.content):
-            if one in self.changed:
-                log.run(TASK, one * PAGE_BYTES, 1, 4)
-                feed(log, page(self.content[one]).tobytes())
-            else:
-                log.hole(TASK, one * PAGE_BYTES, 1, 4)
-        self.changed.clear()
-        snapshot = self.writer.commit()
-        self.writer = self.store.begin("key", OPTIONS, parent=self.writer.as_parent())
-        return snapshot, dict(self.content)
-
-
-def check(store, snapshot, content):
-    assert store.verify(snapshot.id).findings == ()
-    with store.read(snapshot.id) as reader, tempfile.TemporaryFile() as file:
-        entries = reader.pages.entries(TASK)
-        assert entries["vaddr"].tolist() == [one * PAGE_BYTES for one in sorted(content)]
-        assert len(content) == snapshot.pages == reader.pages.index.pages
-        reader.pages.copy_to(TASK, file.fileno())
-        file.seek(0)
-        assert file.read() == b"".join(page(content[one]).tobytes() for one in sorted(content))
-
 
 steps = st.lists(
     st.one_of(
@@ -106,7 +39,7 @@ def test_every_snapshot_is_whole_whatever_is_removed(drawn):
     """Each snapshot reads as the memory was, and nothing is left when all are gone."""
     backend = MemoryBackend()
     store = Store.over(backend, create=True)
-    memory = Memory(store, pages=12)
+    memory = SampleMemory(store, pages=12)
     taken = {}
     for word, argument in drawn:
         if word == "write":
@@ -127,11 +60,11 @@ def test_every_snapshot_is_whole_whatever_is_removed(drawn):
             # A log whose parent has gone begins anew: here as in life.
             if memory.writer.pages.covered().pages and not store.ids("key"):
                 memory.writer.abort()
-                memory = Memory(store)
+                memory = SampleMemory(store)
             for snapshot, content in taken.values():
-                check(store, snapshot, content)
+                check(store, snapshot.id, content)
     for snapshot, content in taken.values():
-        check(store, snapshot, content)
+        check(store, snapshot.id, content)
     memory.writer.abort()
     for snapshot_id in list(taken):
         store.remove(snapshot_id)
@@ -140,7 +73,7 @@ def test_every_snapshot_is_whole_whatever_is_removed(drawn):
 
 def test_what_is_added_is_what_changed(store):
     """The second snapshot stores the pages that changed, and says where the others are."""
-    memory = Memory(store)
+    memory = SampleMemory(store)
     first, _ = memory.dump()
     memory.write([3, 17])
     second, content = memory.dump()
@@ -150,24 +83,24 @@ def test_what_is_added_is_what_changed(store):
     assert (second.kind, second.parent) == ("incremental", first.id)
     own = [segment for segment in second.segments if segment.owner == second.id]
     assert sum(segment.size_bytes for segment in own) <= 2 * PAGE_BYTES
-    check(store, second, content)
+    check(store, second.id, content)
 
 
 def test_warm_copies_make_a_full_snapshot(store):
     """What was copied ahead is the snapshot's own."""
-    memory = Memory(store)
+    memory = SampleMemory(store)
     for number in range(5):
         memory.copy_ahead()
         memory.write([number, 20])
     snapshot, content = memory.dump()
     memory.writer.abort()
     assert snapshot.kind == "full"
-    check(store, snapshot, content)
+    check(store, snapshot.id, content)
 
 
 def test_segments_outlive_their_snapshot(store, tmp_path):
     """Of a removed snapshot those segments stay that another needs, and go with the last."""
-    memory = Memory(store)
+    memory = SampleMemory(store)
     first, _ = memory.dump()
     memory.write([1])
     second, content = memory.dump()
@@ -176,9 +109,9 @@ def test_segments_outlive_their_snapshot(store, tmp_path):
 
     folder = tmp_path / "store" / "objects" / first.id
     left = {path.name for path in folder.iterdir()}
-    assert left == {one.name for one in second.segments if one.owner == first.id}
+    assert left == {"key", *(one.name for one in second.segments if one.owner == first.id)}
     assert store.ids() == [second.id]
-    check(store, second, content)
+    check(store, second.id, content)
     with pytest.raises(NoSuchSnapshot):
         store.get(first.id)
     store.remove(second.id)
@@ -187,32 +120,32 @@ def test_segments_outlive_their_snapshot(store, tmp_path):
 
 def test_a_writer_keeps_what_it_is_going_to_need(store):
     """A snapshot that is being written survives the removal of its parent."""
-    memory = Memory(store)
+    memory = SampleMemory(store)
     first, _ = memory.dump()
     memory.write([1])
     store.remove(first.id)
     store.sweep()
     second, content = memory.dump()
     memory.writer.abort()
-    check(store, second, content)
+    check(store, second.id, content)
     assert second.parent == first.id
 
 
 def test_a_parent_that_is_gone_is_noticed(store, tmp_path):
     """Nobody refers to what may be removed already."""
-    memory = Memory(store)
+    memory = SampleMemory(store)
     first, _ = memory.dump()
     parent = memory.writer
     memory.writer.abort()
     store.remove(first.id)
     with pytest.raises(NoSuchSnapshot, match="has been removed"):
-        store.begin("key", OPTIONS, parent=parent._parent)
+        store.begin("key", SMALL, parent=parent._parent)
     assert list((tmp_path / "store" / "objects").iterdir()) == []
 
 
 def test_a_damaged_manifest_deletes_nothing(memory_store, memory):
     """Who does not know what is referred to keeps everything."""
-    task = Memory(memory_store)
+    task = SampleMemory(memory_store)
     first, _ = task.dump()
     task.write([1])
     second, content = task.dump()
@@ -223,14 +156,14 @@ def test_a_damaged_manifest_deletes_nothing(memory_store, memory):
     memory_store.remove(first.id)
     memory_store.begin("other").commit()
     memory.objects[name] = bytearray(whole)
-    check(memory_store, second, content)
+    check(memory_store, second.id, content)
     memory_store.sweep()
-    check(memory_store, second, content)
+    check(memory_store, second.id, content)
 
 
 def test_damage_in_a_segment_of_another_snapshot_is_found(memory_store, memory):
     """Each snapshot is checked wholly, wherever its bytes are."""
-    task = Memory(memory_store)
+    task = SampleMemory(memory_store)
     first, _ = task.dump()
     task.write([1])
     second, _ = task.dump()
@@ -247,17 +180,17 @@ def test_damage_in_a_segment_of_another_snapshot_is_found(memory_store, memory):
 def test_a_store_that_fills_up_in_a_copy(memory):
     """The error comes out, and what was committed before stays whole."""
     store = Store.over(memory, create=True)
-    first, content = Memory(store).dump()
-    memory_of_task = Memory(Store.over(FailingBackend(memory, 20_000)), pages=400)
+    first, content = SampleMemory(store).dump()
+    memory_of_task = SampleMemory(Store.over(FailingBackend(memory, 20_000)), pages=400)
     with pytest.raises(StoreFull):
         memory_of_task.copy_ahead()
     memory_of_task.writer.abort()
-    check(store, first, content)
+    check(store, first.id, content)
 
 
 def test_mostly_dead_segments_are_told(store):
     """What a segment still has, and which pages those are."""
-    memory = Memory(store, pages=64)
+    memory = SampleMemory(store, pages=64)
     memory.copy_ahead()
     memory.write(range(4, 60))
     memory.copy_ahead()
@@ -274,7 +207,7 @@ def test_mostly_dead_segments_are_told(store):
 
 def test_shared_memory_and_tasks_do_not_mix(store):
     """The same address in two spaces is two pages."""
-    with store.begin("key", OPTIONS) as writer:
+    with store.begin("key", SMALL) as writer:
         for space, at in ((TASK, 0), (SHARED, 4)):
             writer.pages.run(space, 0x2000, 2, 4)
             feed(writer.pages, NOISE[at * PAGE_BYTES : (at + 2) * PAGE_BYTES])
@@ -286,11 +219,10 @@ def test_shared_memory_and_tasks_do_not_mix(store):
 
 _WRITER = """
 import sys
-sys.path.insert(0, sys.argv[2])
 from snaplib.store import Store
-from test_incremental import Memory
+from snaplib.testing.memories import SampleMemory
 store = Store.open(sys.argv[1], create=True)
-memory = Memory(store)
+memory = SampleMemory(store)
 print("ready", flush=True)
 while True:
     memory.write([1, 2, memory.version % 24])
@@ -309,7 +241,7 @@ def test_killed_while_chaining(tmp_path):
     path = tmp_path / "store"
     random.seed(23)
     for _ in range(7):
-        command = [sys.executable, "-c", _WRITER, path, str(__file__).rpartition("/")[0]]
+        command = [sys.executable, "-c", _WRITER, path]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout.readline() == "ready\n"
             time.sleep(random.uniform(0, 0.2))

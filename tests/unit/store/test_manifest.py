@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaplib.errors import SnapshotDamaged, StoreTooNew
-from snaplib.store import Segment, Snapshot, StoredObject
+from snaplib.store import Borrowed, Segment, Snapshot, StoredObject
 
 texts = st.text(max_size=20)
 free = st.dictionaries(
@@ -71,8 +71,8 @@ def rewritten(**changes):
 
 def test_newer():
     """A manifest of a newer snaplib is not called damaged."""
-    with pytest.raises(StoreTooNew, match="format 3"):
-        Snapshot.from_json(rewritten(format=3))
+    with pytest.raises(StoreTooNew, match="format 4"):
+        Snapshot.from_json(rewritten(format=4))
 
 
 def test_older():
@@ -85,6 +85,15 @@ def test_older():
         rewritten(format=1, segments=None, parent="other", objects=objects)
     )
     assert snapshot.segments == (Segment(snapshot.id, "segment-0000", 6),)
+
+
+def test_borrowed():
+    """What is borrowed makes it a manifest that an older snaplib does not read, and so does not prune."""
+    borrowed = (Borrowed("20261123T221500.000000-000001", "file-3", 7, "ab"),)
+    for snapshot, form in ((make(), 2), (make(borrowed=borrowed), 3)):
+        assert json.loads(snapshot.to_json())["format"] == form
+        assert Snapshot.from_json(snapshot.to_json()) == snapshot
+    assert make(borrowed=borrowed).owners == {"20261123T221500.000000-000001"}
 
 
 def test_missing_field():
@@ -101,6 +110,8 @@ def test_missing_field():
         {"objects": {"index": {}}},
         {"segments": [5]},
         {"segments": [{"owner": "x"}]},
+        {"format": 3},
+        {"format": 3, "borrowed": [{"owner": "x"}]},
         {"format": "1"},
     ],
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
+import urllib.request
 
+import attrs
 import pytest
 
 from snaplib.errors import (
@@ -17,11 +19,12 @@ from snaplib.errors import (
     UsageError,
 )
 from snaplib.store import Store
-from snaplib.store.remote import open_remote
+from snaplib.store.remote import link, open_remote
 from snaplib.store.remote.address import RemoteAddress
 from snaplib.store.remote.awsprofile import aws_profile
 from snaplib.store.remote.lease import RemoteHold
 from snaplib.store.remote.objects import PART_BYTES
+from snaplib.testing.memories import SMALL, SampleMemory, check
 from snaplib.testing.s3 import FaultyProxy, S3Server
 from snaplib.testing.snapshots import NOISE, feed, sample_snapshot
 from snaplib.testing.snapshots import SAMPLE_TASK as TASK
@@ -424,3 +427,117 @@ def test_bandwidth_is_measured_and_limited(bucket):
     assert measured.sent_bytes_per_s > 0
     assert measured.small_writes == 1
     assert measured.write_latency_s > 0
+
+
+def lossy_memory(store):
+    """A task of 64 pages that come into segments of 16, uncompressed."""
+    return SampleMemory(store, pages=64, options=attrs.evolve(SMALL, codec="none"))
+
+
+@pytest.fixture
+def no_grace(monkeypatch):
+    """What is late is given up at once."""
+    monkeypatch.setattr(link, "_GRACE_S", 0.1)
+
+
+def answers_within(store, seconds):
+    """Have a store give up what is not done by then."""
+    ends = time.monotonic() + seconds
+    store.backend.limit_by(lambda: ends - time.monotonic())
+
+
+def copied_and_dumped(memory):
+    memory.copy_ahead()
+    return memory.dump()
+
+
+def out_of_reach(request):
+    return "503" if request.method in ("PUT", "DELETE") else None
+
+
+def test_a_lost_connection_costs_what_was_on_its_way(proxy, bucket, no_grace):
+    """What was copied ahead and is whole is not sent again, however often the store fails meanwhile."""
+    store = Store.open(f"s3://{bucket}/x")
+    memory = lossy_memory(store)
+    memory.copy_ahead()
+    for fault in (
+        out_of_reach,
+        lambda request: "503" if "index" in request.path else None,
+        lambda request: "503" if "segment" in request.path else None,
+    ):
+        memory.write(range(5, 25))
+        proxy.fault = fault
+        answers_within(store, 1.0)
+        with pytest.raises(StoreUnreachable):
+            copied_and_dumped(memory)
+        lost = memory.writer.retract()
+        proxy.fault = lambda _request: None
+        store.backend.limit_by(None)
+        memory.changed |= {one for one in memory.content if memory.number(one) in numbers(lost)}
+        memory.changed |= set(range(5, 25))
+        assert not memory.changed & set(range(32, 64))
+    memory.copy_ahead()
+    snapshot, content = memory.dump()
+    memory.writer.abort()
+    check(store, snapshot.id, content)
+    for segment in ("segment-0002", "segment-0003"):
+        puts = [one for one in proxy.requests if one.method == "PUT" and segment in one.path]
+        assert len(puts) == 1
+    # And what is left is what is needed.
+    needed = {f"objects/{snapshot.id}/{name}" for name in snapshot.objects}
+    assert set(store.backend.names("objects")) == needed
+
+
+def numbers(pages):
+    """The numbers of a set of pages, one by one."""
+    runs = zip(pages.begins.tolist(), pages.ends.tolist(), strict=True)
+    return {one for begin, end in runs for one in range(begin, end)}
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_manifest_of_which_nobody_knows_whether_it_arrived(proxy, bucket, no_grace, arrived):
+    """Its objects stay: there is a whole snapshot, or debris."""
+    store = Store.open(f"s3://{bucket}/x")
+    memory = lossy_memory(store)
+    memory.declare()
+    memory.changed.clear()
+    tried = []
+
+    def fault(request):
+        if request.method == "PUT" and "manifests" in request.path:
+            tried.append(request)
+            return "lose" if arrived and len(tried) == 1 else "503"
+        return "503" if tried else None
+
+    proxy.fault = fault
+    answers_within(store, 1.5)
+    with pytest.raises(StoreUnreachable):
+        memory.writer.commit()
+    proxy.fault = lambda _request: None
+    assert not memory.writer.open
+    assert store.ids() == ([memory.writer.id] if arrived else [])
+    for one in store.ids():
+        check(store, one, memory.content)
+    store.backend.limit_by(None)
+    store.backend._lease_s = -10
+    assert store.sweep() == ([] if arrived else [memory.writer.id])
+
+
+def test_uploads_that_are_given_up_leave_no_parts(server, bucket):
+    """The parts of an object that is not wanted any more are forgotten by the store."""
+    backend = open_remote(f"s3://{bucket}/x")
+    writer = backend.create("large", bulk=True)
+    writer.append(bytes(3 * PART_BYTES))
+    deadline = time.monotonic() + 20
+    while "<UploadId>" not in uploads(server, bucket):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    writer.abort()
+    assert "<UploadId>" not in uploads(server, bucket)
+    assert list(backend.names("")) == []
+
+
+def uploads(server, bucket):
+    """What the server says of uploads under way."""
+    with urllib.request.urlopen(f"{server.endpoint}/{bucket}?uploads") as answer:
+        return answer.read().decode()
