@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import attrs
 
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import describe_host, describe_task
+from snaplib.checkpoint.filekeeper import FILE_MODES, FilesBefore, keep_files
 from snaplib.checkpoint.images import write_empty_images
 from snaplib.checkpoint.lazy import wait_for_memory
 from snaplib.checkpoint.netlock import remove_empty_lock
@@ -33,7 +34,6 @@ from snaplib.checkpoint.noting import (
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.streams import write_streams
-from snaplib.checkpoint.taskfiles import FILE_MODES, keep_files
 from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.checkpoint.written import WrittenFile, written_files
@@ -55,6 +55,7 @@ from snaplib.errors import (
     DumpFailed,
     RootRequired,
     SnaplibError,
+    StoreUnreachable,
     TaskEnded,
     UsageError,
 )
@@ -96,6 +97,7 @@ def dump(
     deadline_s: float | Deadline = 120.0,
     tcp: str = "established",
     files: str | None = None,
+    capture: Collection[str] = (),
     skip_preflight: bool = False,
     stand_in: bool = False,
     warm: WarmCopy | None = None,
@@ -115,6 +117,8 @@ def dump(
         tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
         files: Whether the contents of the files that the task writes go with the snapshot (``capture``) or only what
             they are (``reference``); by default they do where the store is not on this machine.
+        capture: Patterns of files whose contents go with the snapshot in any case, whether the task has them open or
+            not; ``**`` stands for any folders.
         skip_preflight: Whether to try even what preflight says must fail.
         stand_in: Whether the snapshot of a task that runs on is to take its place should it be lost: a restore then
             cuts off what the task has appended to its files since, and fails if they have changed otherwise.
@@ -161,6 +165,8 @@ def dump(
         "tcp": tcp,
         "stand_in": stand_in and leave_running,
         "files": files or ("reference" if store.backend.local else "capture"),
+        # Not resolved: a pattern is no path yet.
+        "capture": tuple(os.path.abspath(pattern) for pattern in capture),  # noqa: PTH100
         "progress": progress or (lambda _stage, _bytes: None),
         "promise": promise,
         "stopwatch": stopwatch,
@@ -223,7 +229,7 @@ def _tracked(warm: WarmCopy, *, criu: Criu, leave_running: bool, **common: Any) 
                 tracked=tracked,
             )
             taken.take()
-    except DeadlineExceeded:
+    except (DeadlineExceeded, StoreUnreachable):
         warm.failed()
         raise
     except BaseException:
@@ -269,6 +275,7 @@ class _Dump:
     tcp: str
     stand_in: bool
     files: str
+    capture: tuple[str, ...]
     progress: Progress
     promise: Promise | None
     stopwatch: Stopwatch
@@ -278,6 +285,7 @@ class _Dump:
     _started: float = attrs.field(factory=time.monotonic, init=False)
     _frozen_at: float | None = attrs.field(default=None, init=False)
     _description: dict[str, Any] = attrs.field(factory=dict, init=False)
+    _files_before: FilesBefore = attrs.field(factory=FilesBefore, init=False)
     _kept_files: dict[str, Any] = attrs.field(factory=dict, init=False)
     _members: tuple[Member, ...] = attrs.field(default=(), init=False)
     _written: list[WrittenFile] = attrs.field(factory=list, init=False)
@@ -316,6 +324,8 @@ class _Dump:
             stack.callback(self._server.close)
             self._server.start()
             page_fd = self._server.criu_end.fileno()
+            if self.files == "capture" or self.capture:
+                self._files_before = FilesBefore.claimed(self.store, self.writer)
             enter = session.enter_prefix() if session else []
             self._swrk = Swrk(
                 self.criu,
@@ -439,7 +449,11 @@ class _Dump:
             backlog, streams = session.drain(drain_s)
             self._description["streams"] = write_streams(self.writer, backlog, streams)
         self._kept_files = keep_files(
-            self.writer, [member.pid for member in self._members], self.files
+            self.writer,
+            [member.pid for member in self._members],
+            self.files,
+            named=self.capture,
+            before=self._files_before,
         )
         if not self.leave_running:
             self._commit()
@@ -472,7 +486,8 @@ class _Dump:
         extra: dict[str, Any] = {"shell_job": self._is_shell_job}
         if self.stand_in:
             # Those whose contents are kept are compared with them.
-            kept = {one["path"] for one in self._kept_files.get("files", ()) if one["stream"]}
+            listed = self._kept_files.get("files", ())
+            kept = {one["path"] for one in listed if one["stream"] or one["parts"]}
             extra["written"] = [attrs.asdict(one) for one in self._written if one.path not in kept]
         if self.promise:
             extra["forecast"] = promise_json(self.promise)

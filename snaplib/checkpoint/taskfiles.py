@@ -1,4 +1,4 @@
-"""The regular files that a task has open: what they were when it was saved, and those it writes with their contents.
+"""The files that a snapshot speaks of: what they were when the task was saved, and how they become that again.
 
 CRIU restores a task only where each file has the size that it had.  A file that goes with the snapshot is put back if
 it is missing, and cut back to that size if it has only grown; one that has changed is the user's to decide about.
@@ -8,35 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
+import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import attrs
 
 from snaplib.errors import RestoreFailed, UsageError
-from snaplib.kernel.descriptors import read_descriptors
-from snaplib.kernel.maps import parse_maps
-from snaplib.store import SnapshotReader, SnapshotWriter
+from snaplib.store import SnapshotReader
 
-__all__ = ["CHANGED_FILES", "FILE_LIMIT_BYTES", "FILE_MODES", "TaskFile", "keep_files", "put_back"]
+__all__ = ["CHANGED_FILES", "TaskFile", "put_back"]
 
-#: What goes with a snapshot: the contents of the files that the task writes, or nothing but where they are.
-FILE_MODES = ("capture", "reference")
 #: What becomes of files that have changed since: the restore is refused, or they are overwritten.
 CHANGED_FILES = ("refuse", "overwrite")
-#: The task stands still while its files are read, so there is a limit to all of them together.
-FILE_LIMIT_BYTES = 4 << 30
-
-_STREAM = "file-{}"
+#: An object with contents of a file, of this snapshot or borrowed from an earlier one.
+_PART = re.compile(r"(\d{8}T\d{6}\.\d{6}-[0-9a-f]{6}/)?file-\d+")
 #: How many files one message names.
 _MOST_NAMED = 5
 _PIECE_BYTES = 1 << 20
-_NO_FILES = ("/proc/", "/sys/", "/dev/", "/memfd:")
-_DELETED = " (deleted)"
 
 
 @attrs.frozen
@@ -52,7 +44,8 @@ class TaskFile:
         uid: Its owner.
         gid: Its group.
         writable: Whether the task may write to it.
-        stream: The snapshot's object with its content; None if it does not go with it.
+        stream: The snapshot's object with its content; None if it does not go with it, or in parts.
+        parts: The objects with its content, one behind the other: borrowed ones, and perhaps one of the snapshot.
     """
 
     path: str
@@ -64,103 +57,21 @@ class TaskFile:
     gid: int
     writable: bool
     stream: str | None = None
+    parts: tuple[str, ...] = ()
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> TaskFile:
+        """Return the record of what a manifest says.
 
-def keep_files(
-    writer: SnapshotWriter,
-    pids: Iterable[int],
-    mode: str,
-    besides: Collection[str] = (),
-    limit_bytes: int = FILE_LIMIT_BYTES,
-) -> dict[str, Any]:
-    """Note which files a task has open, and store what it writes.
+        Raises:
+            TypeError: It is no such record.
+        """
+        return cls(**{**fields, "parts": tuple(fields.get("parts", ()))})
 
-    Args:
-        writer: The snapshot's.
-        pids: The task's processes, frozen.
-        mode: ``capture`` or ``reference``.
-        besides: Files that somebody else looks after.
-        limit_bytes: Store no more than this; the smallest files come first.
-
-    Returns:
-        What goes into the manifest.
-
-    Raises:
-        StoreError: A file could not be stored.
-    """
-    files: list[TaskFile] = []
-    left_bytes = limit_bytes
-    for link, found in sorted(_open_files(pids), key=lambda pair: pair[1].size_bytes):
-        file = found
-        wanted = mode == "capture" and file.writable and file.path not in besides
-        if wanted and file.size_bytes <= left_bytes:
-            left_bytes -= file.size_bytes
-            file = attrs.evolve(file, stream=_STREAM.format(len(files)))
-            with open(link, "rb") as source:  # noqa: PTH123 - a link into /proc
-                assert file.stream is not None
-                writer.put_stream(file.stream, _limited(source, file.size_bytes))
-        files.append(file)
-    return {"mode": mode, "files": [attrs.asdict(file) for file in files]}
-
-
-def _open_files(pids: Iterable[int]) -> list[tuple[str, TaskFile]]:
-    """Each regular file that has a name, once, with a link that opens it."""
-    found: dict[tuple[int, int], tuple[str, TaskFile]] = {}
-    for pid in pids:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for target, link, writable in _links(pid):
-                if not target.startswith("/") or target.startswith(_NO_FILES):
-                    continue
-                if target.endswith(_DELETED):
-                    continue
-                status = os.stat(link)  # noqa: PTH116 - a link into /proc
-                if not stat.S_ISREG(status.st_mode):
-                    continue
-                name = (status.st_dev, status.st_ino)
-                file = TaskFile(
-                    path=target,
-                    size_bytes=status.st_size,
-                    mtime_ns=status.st_mtime_ns,
-                    inode=status.st_ino,
-                    mode=stat.S_IMODE(status.st_mode),
-                    uid=status.st_uid,
-                    gid=status.st_gid,
-                    writable=writable or (name in found and found[name][1].writable),
-                )
-                found[name] = (link, file)
-    return list(found.values())
-
-
-def _links(pid: int) -> Iterator[tuple[str, str, bool]]:
-    """What a process has open or mapped: path, a link that opens it, and whether it may write there."""
-    for descriptor in read_descriptors(f"/proc/{pid}"):
-        if not descriptor.path_only:
-            yield descriptor.target, f"/proc/{pid}/fd/{descriptor.fd}", descriptor.writable
-    for mapping in parse_maps(Path(f"/proc/{pid}/maps").read_bytes()):
-        if mapping.file_backed and not mapping.deleted:
-            link = f"/proc/{pid}/map_files/{mapping.start:x}-{mapping.end:x}"
-            yield mapping.path, link, mapping.shared and mapping.writable
-
-
-def _limited(source: IO[bytes], size: int) -> IO[bytes]:
-    return io.BufferedReader(_Limited(source, size), _PIECE_BYTES)
-
-
-class _Limited(io.RawIOBase):
-    """The first so many bytes of a file; a task that is frozen does not write, but others may."""
-
-    def __init__(self, source: IO[bytes], size: int) -> None:
-        self._source = source
-        self._left = size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, room: Any) -> int:
-        data = self._source.read(min(len(room), self._left))
-        self._left -= len(data)
-        room[: len(data)] = data
-        return len(data)
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The objects with its content; none if it does not go with the snapshot."""
+        return self.parts if self.stream is None else (self.stream,)
 
 
 def put_back(reader: SnapshotReader, changed: str = "refuse") -> list[str]:
@@ -185,16 +96,16 @@ def put_back(reader: SnapshotReader, changed: str = "refuse") -> list[str]:
     files = [_checked(fields) for fields in listed.get("files", ())]
     if listed.get("mode") == "capture":
         # Where it is not, this is a restore on the same machine, and CRIU says what it misses.
-        _refuse_missing([file for file in files if file.stream is None])
+        _refuse_missing([file for file in files if not file.contents])
     work: list[tuple[TaskFile, IO[bytes]]] = []
     with contextlib.ExitStack() as stack:
         for file in files:
-            if file.stream is None:
+            if not file.contents:
                 continue
             status = _status(file.path)
             if status is not None and _same(file, status):
                 continue
-            content = stack.enter_context(reader.open_stream(file.stream))
+            content = stack.enter_context(reader.open_stream(*file.contents))
             if (
                 changed == "refuse"
                 and status is not None
@@ -229,14 +140,15 @@ def _refuse_missing(files: Iterable[TaskFile]) -> None:
 
 def _checked(fields: Mapping[str, Any]) -> TaskFile:
     try:
-        file = TaskFile(**fields)
+        file = TaskFile.from_json(fields)
+        path = PurePosixPath(file.path)
     except TypeError as error:
         raise RestoreFailed(f"the snapshot describes its files wrongly: {error}") from error
-    path = PurePosixPath(file.path)
     if not path.is_absolute() or ".." in path.parts or "\0" in file.path:
         raise RestoreFailed(f"the snapshot has a file of which the path cannot be: {file.path!r}")
-    if file.stream is not None and ("/" in file.stream or not file.stream.startswith("file-")):
-        raise RestoreFailed(f"the snapshot has no file {file.stream!r}")
+    for name in file.contents:
+        if not _PART.fullmatch(str(name)):
+            raise RestoreFailed(f"the snapshot has no file {name!r}")
     return file
 
 
@@ -257,14 +169,16 @@ def _same(file: TaskFile, status: os.stat_result) -> bool:
 
 
 def _only_grown(file: TaskFile, status: os.stat_result, content: IO[bytes]) -> bool:
-    """Whether what the file was is still at its beginning; a shell's ``>`` leaves it empty, which is as good."""
-    if status.st_size == 0:
-        return True
-    if status.st_size < file.size_bytes:
-        return False
+    """Whether one of both begins with the other: nothing is lost then.  A shell's ``>`` leaves nothing at all."""
+    left = min(status.st_size, file.size_bytes)
     with Path(file.path).open("rb") as now:
         content.seek(0)
-        return all(now.read(len(piece)) == piece for piece in _pieces(content))
+        while left > 0:
+            piece = content.read(min(left, _PIECE_BYTES))
+            if not piece or now.read(len(piece)) != piece:
+                return False
+            left -= len(piece)
+    return True
 
 
 def _pieces(content: IO[bytes]) -> Iterator[bytes]:

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         deadline_s=args.window,
         tcp=args.tcp,
         files=args.files,
+        capture=args.capture,
         skip_preflight=args.skip_preflight,
         plan=expected,
     )

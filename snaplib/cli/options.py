@@ -31,12 +31,20 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
-    """Add ``--files``."""
+    """Add ``--files`` and ``--capture``."""
     parser.add_argument(
         "--files",
         choices=("capture", "reference"),
         help="whether the contents of the files that the task writes go with its snapshots "
         "(default: capture where the store is not on this machine, else reference)",
+    )
+    parser.add_argument(
+        "--capture",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="files whose contents go with the snapshots too, whether the task has them open or not; ** stands for any "
+        "folders; may be given several times",
     )
 
 

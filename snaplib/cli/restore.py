@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
             reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
             files=args.files,
+            capture=args.capture,
             changed_files=args.changed_files,
             exit_saved=args.exit_saved,
             lazy=args.lazy,

@@ -144,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
             reclaim=choose_sources(args.reclaim),
             tcp=args.tcp,
             files=args.files,
+            capture=args.capture,
             exit_saved=args.exit_saved,
             on_restore_failure=args.on_restore_failure,
             max_attempts=args.max_attempts,

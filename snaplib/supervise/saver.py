@@ -42,6 +42,7 @@ class SaveContext:
         window_s: The seconds that a notice is expected to leave.
         tell: Tells an event: its name, and its figures by keyword.  From any thread.
         files: Whether the files that the task writes go along: ``capture`` or ``reference``; None is `dump`'s choice.
+        capture: Patterns of files that go along in any case.
         wake: Has `Saver.next_copy_s` asked again.  From any thread.
     """
 
@@ -53,6 +54,7 @@ class SaveContext:
     tell: Callable[..., None]
     wake: Callable[[], None]
     files: str | None = None
+    capture: tuple[str, ...] = ()
 
 
 class Saver(Protocol):
@@ -160,6 +162,7 @@ class FullDump:
             key=context.key,
             tcp=context.tcp,
             files=context.files,
+            capture=context.capture,
             deadline_s=deadline,
         )
 
@@ -172,6 +175,7 @@ class FullDump:
             key=context.key,
             tcp=context.tcp,
             files=context.files,
+            capture=context.capture,
             deadline_s=deadline,
             leave_running=True,
             stand_in=True,

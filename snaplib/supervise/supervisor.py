@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Supervisor:
         max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
         once: If the task of this key has ended before, do not start it again but end with its status.
         files: Whether the files that the task writes go with its snapshots: ``capture`` or ``reference``.
+        capture: Patterns of files whose contents go with its snapshots in any case; ``**`` stands for any folders.
         changed_files: What becomes of such a file that has changed since: ``refuse`` or ``overwrite``.
         lazy: Let a task that is resumed run before its memory is there.
         priority: Of the tasks of one node that must be saved at once, those of a higher one come first.
@@ -96,6 +97,7 @@ class Supervisor:
         once: bool = False,
         lazy: bool = False,
         files: str | None = None,
+        capture: Collection[str] = (),
         changed_files: str = "refuse",
         priority: int = 0,
         snapshot_every_s: float | None = None,
@@ -133,6 +135,7 @@ class Supervisor:
         self.once = once
         self.lazy = lazy
         self.files = files
+        self.capture = tuple(capture)
         self.changed_files = changed_files
         self.priority = priority
         self.snapshot_every_s = snapshot_every_s
@@ -336,6 +339,7 @@ class Supervisor:
             key=self.key,
             tcp=self.tcp,
             files=self.files,
+            capture=self.capture,
             window_s=self.window_s,
             tell=self._inbox.tell,
             wake=self._inbox.wake,
