@@ -1,0 +1,197 @@
+"""Pages through the store against the same bytes written directly, and against what compressing them takes.
+
+To a local folder and to an S3 server on loopback (moto: its own speed is the limit there), as they are, beside obstore
+alone writing one object of that size with the same parts and as many at once.  Ours is durable when it returns, so on
+the disk obstore is timed with the ``fsync`` that makes its file as safe, and without.  Compressed with zstd, beside
+nothing but zstd at the same level, in as many threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import statistics
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import obstore
+from obstore.store import LocalStore, S3Store
+
+from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
+from snaplib.store.codec import keep_buffers, zstd
+from snaplib.store.remote.objects import PART_BYTES
+from snaplib.testing.s3 import S3Server
+from tests.benchmarks.harness import interleaved, machine, ratio
+
+SUMMARY = "pages through the store against obstore alone, and against zstd alone"
+
+_MIB = 1 << 20
+#: What a page server receives at a time.
+_STEP_BYTES = 1 << 20
+_AT_ONCE = 4
+_SPACE = Space(1, 1)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--mib", type=int, default=1024, help="to the disk (default: 1024)")
+    parser.add_argument("--s3-mib", type=int, default=256, help="to the S3 server (default: 256)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", default="/var/tmp", help="a folder on the disk to write to")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print a table: medians in MiB/s, and ratios pair by pair."""
+    print(f"{machine()}; {args.rounds} interleaved rounds; MiB/s median [min-max]")
+    print("| what | snaplib, durable | beside it | MiB/s | snaplib / that |")
+    print("|---|---|---|---|---|")
+    noise = random.Random(23).randbytes(64 * _MIB)
+    with tempfile.TemporaryDirectory(dir=args.dir) as folder:
+        _local(Path(folder), noise, args.mib, args.rounds)
+        _compressed(Path(folder), _mixture(noise), args.mib, args.rounds)
+    with S3Server() as server, _environment(server.environment()):
+        _bucket(server, noise, args.s3_mib, args.rounds)
+
+
+def _mixture(noise: bytes) -> bytes:
+    """Return as many bytes, half of them text, in runs of 16 pages: heaps lie between the two."""
+    run = 16 * PAGE_BYTES
+    text = b"chr1\t%09d\t60\t100M\t=\tACGTTGCAACGT\tIIIIIIIIIIII\n" * (2 * run // 40)
+    parts = [
+        noise[at : at + run] if at // run % 2 else text[at // run % 37 :][:run]
+        for at in range(0, len(noise), run)
+    ]
+    return b"".join(parts)
+
+
+def _local(folder: Path, content: bytes, mib: int, rounds: int) -> None:
+    target = LocalStore(folder / "direct", mkdir=True)
+
+    def tidy() -> None:
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        (folder / "direct" / "x").unlink(missing_ok=True)
+
+    def durable() -> None:
+        _direct(target, content, mib)
+        descriptor = os.open(folder / "direct" / "x", os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    seconds = interleaved(
+        rounds,
+        {
+            "ours": lambda: _ours(str(folder / "store"), "none", content, mib),
+            "durable": durable,
+            "direct": lambda: _direct(target, content, mib),
+        },
+        tidy=tidy,
+    )
+    tidy()
+    _row("to the disk, as it is", "obstore + fsync", mib, seconds["ours"], seconds["durable"])
+    _row("to the disk, as it is", "obstore", mib, seconds["ours"], seconds["direct"])
+
+
+def _compressed(folder: Path, content: bytes, mib: int, rounds: int) -> None:
+    options = PageLogOptions(codec="zstd")
+
+    def alone() -> None:
+        keep_buffers()
+        view = memoryview(content)
+        frames = [
+            view[at % len(view) :][: options.frame_bytes]
+            for at in range(0, mib * _MIB, options.frame_bytes)
+        ]
+        with ThreadPoolExecutor(options.workers) as pool:
+            for _ in pool.map(lambda frame: len(zstd.compress(frame, options.level)), frames):
+                pass
+
+    seconds = interleaved(
+        rounds,
+        {
+            "ours": lambda: _ours(str(folder / "store"), "zstd", content, mib),
+            "alone": alone,
+        },
+        tidy=lambda: shutil.rmtree(folder / "store", ignore_errors=True),
+    )
+    threads = f"zstd alone, {options.workers} thread{'s' if options.workers > 1 else ''}"
+    _row("to the disk, zstd", threads, mib, seconds["ours"], seconds["alone"])
+
+
+def _bucket(server: S3Server, content: bytes, mib: int, rounds: int) -> None:
+    bucket = server.new_bucket()
+    target = S3Store(
+        bucket, endpoint=server.endpoint, region="us-east-1", client_options={"allow_http": True}
+    )
+
+    def tidy() -> None:
+        # moto keeps everything in memory.
+        names = [entry["path"] for page in obstore.list(target) for entry in page]
+        if names:
+            obstore.delete(target, names)
+
+    seconds = interleaved(
+        rounds,
+        {
+            "ours": lambda: _ours(f"s3://{bucket}/x", "none", content, mib),
+            "direct": lambda: _direct(target, content, mib),
+        },
+        tidy=tidy,
+    )
+    _row("to S3 on loopback, as it is", "obstore", mib, seconds["ours"], seconds["direct"])
+
+
+def _ours(url: str, codec: str, content: bytes, mib: int) -> None:
+    """Put pages into a snapshot as the page server does: received straight into the buffers of frames."""
+    view = memoryview(content)
+    store = Store.open(url)
+    with store.begin("key", PageLogOptions(codec=codec)) as writer:  # type: ignore[arg-type]
+        for at in range(0, mib * _MIB, len(view)):
+            size = min(len(view), mib * _MIB - at)
+            writer.pages.run(_SPACE, at, size // PAGE_BYTES, 4)
+            done = 0
+            while done < size:
+                room = writer.pages.reserve(min(_STEP_BYTES, size - done))
+                room[:] = view[done : done + len(room)]
+                writer.pages.filled(len(room))
+                done += len(room)
+        writer.commit()
+
+
+def _direct(target: LocalStore | S3Store, content: bytes, mib: int) -> None:
+    def pieces() -> Iterator[memoryview]:
+        view = memoryview(content)
+        for at in range(0, mib * _MIB, PART_BYTES):
+            yield view[at % len(view) :][:PART_BYTES]
+
+    obstore.put(
+        target, "x", pieces(), use_multipart=True, chunk_size=PART_BYTES, max_concurrency=_AT_ONCE
+    )
+
+
+def _row(what: str, other: str, mib: int, ours: list[float], theirs: list[float]) -> None:
+    # Of speeds: more is better.
+    print(
+        f"| {what} | {_speed(mib, ours)} | {other} | {_speed(mib, theirs)} | {ratio(theirs, ours):.2f} |",
+        flush=True,
+    )
+
+
+def _speed(mib: int, seconds: list[float]) -> str:
+    speeds = sorted(mib / one for one in seconds)
+    return f"{statistics.median(speeds):.0f} [{speeds[0]:.0f}-{speeds[-1]:.0f}]"
+
+
+@contextlib.contextmanager
+def _environment(names: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
