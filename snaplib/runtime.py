@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +34,8 @@ def runtime_dir() -> Path:
     elif os.environ.get("XDG_RUNTIME_DIR"):
         path = Path(os.environ["XDG_RUNTIME_DIR"]) / "snaplib"
     else:
+        import tempfile  # noqa: PLC0415  half a MB that few need
+
         path = Path(tempfile.gettempdir()) / f"snaplib-{os.geteuid()}"
     return _ours_alone(path, "runtime", "SNAPLIB_RUNTIME_DIR")
 
@@ -95,6 +95,9 @@ def scratch_dir(prefix: str) -> Iterator[Path]:
     Args:
         prefix: What it is for; becomes part of its name.
     """
+    import shutil  # noqa: PLC0415  a MB with what they import, for dumps and restores only
+    import tempfile  # noqa: PLC0415
+
     base = os.environ.get("SNAPLIB_SCRATCH_DIR", "/var/tmp")
     try:
         path = Path(tempfile.mkdtemp(prefix=f"snaplib-{prefix}-", dir=base))

@@ -21,7 +21,6 @@ from snaplib.attachment import check_attachable
 from snaplib.errors import NoSuchTask, RootRequired, TaskEnded
 from snaplib.kernel.freezer import choose_freezer
 from snaplib.kernel.procfs import ProcFs
-from snaplib.session import ExitStatus, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from snaplib.kernel.cgroup import TaskCgroup
     from snaplib.kernel.freezer import Freezer
+    from snaplib.session import ExitStatus, Session
 
 __all__ = ["Frozen", "Member", "Task", "default_key"]
 
@@ -138,7 +138,7 @@ class Task:
         """
         found = procfs if procfs is not None else ProcFs()
         check_attachable(found, pid)
-        return cls(pid, procfs=found, session=Session.of_root(pid))
+        return cls(pid, procfs=found, session=_session_of(found, pid))
 
     @classmethod
     def launch(
@@ -180,6 +180,8 @@ class Task:
             HostUnfit: The kernel refused to.
             UsageError: ``cwd`` is no folder, or a path cannot be opened.
         """
+        from snaplib.session import Session  # noqa: PLC0415
+
         session = Session.start(
             command,
             stdin=stdin,
@@ -423,6 +425,17 @@ def default_key(command: Sequence[str], cwd: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
     name = os.path.basename(command[0]) if command else "task"  # noqa: PTH119 - no need for a Path
     return f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)[:40]}-{digest[:12]}"
+
+
+def _session_of(procfs: ProcFs, pid: int) -> Session | None:
+    """Return the session whose task's root this is; None when there is none."""
+    # Each is in a PID namespace of its own. Most that are attached to are not, and need not know of sessions.
+    with contextlib.suppress(OSError):
+        if procfs.namespaces(pid).get("pid") == procfs.namespaces(os.getpid()).get("pid"):
+            return None
+    from snaplib.session import Session  # noqa: PLC0415
+
+    return Session.of_root(pid)
 
 
 def _readable(descriptor: int, timeout_s: float | None) -> bool:

@@ -60,20 +60,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch until the task ends, the time is up, or the user has seen enough."""
     # Late: eBPF, numpy and what else a watch needs.
-    from snaplib.kernel.syscalls import share_malloc_arena  # noqa: PLC0415
-    from snaplib.observe import TraceWriter, Watch  # noqa: PLC0415
+    from snaplib.kernel.footprint import release_code, share_malloc_arena  # noqa: PLC0415
+    from snaplib.observe import Watch  # noqa: PLC0415
     from snaplib.task import Task  # noqa: PLC0415
 
     if args.duration_s is not None and args.duration_s <= 0:
         raise UsageError(f"a duration of {args.duration_s} s is no time")
     share_malloc_arena()
+    release_code()
     deadline_s = None if args.duration_s is None else time.monotonic() + args.duration_s
     with contextlib.ExitStack() as stack:
         stack.enter_context(_ended_by_signals())
         task = stack.enter_context(Task.attach(args.pid))
-        trace = stack.enter_context(TraceWriter(args.record)) if args.record else None
+        trace = None
+        if args.record:
+            from snaplib.observe import TraceWriter  # noqa: PLC0415
+
+            trace = stack.enter_context(TraceWriter(args.record))
         try:
             watch = stack.enter_context(Watch(task, args.interval_s, arm=args.arm))
+            release_code()
             _follow(watch, _printer(args, stack), trace, deadline_s)
         except _Interrupted:
             return 0

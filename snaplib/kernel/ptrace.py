@@ -500,6 +500,8 @@ def _serve(channel: socket.socket, pid: int) -> None:
     answer: dict[str, object] = {"pid": pid, "errno": 0, "detail": "", "stopped_s": 0.0}
     descriptors = []
     try:
+        if machine() is None:
+            raise OSError(errno.ENOTSUP, f"not tried on {platform.machine()} yet")
         descriptor, answer["stopped_s"] = _take(pid)
         descriptors.append(descriptor)
     except FileNotFoundError:
@@ -522,8 +524,6 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
-    if machine() is None:
-        raise SystemExit(f"injection is not supported on {platform.machine()}")
     for pid in map(int, sys.argv[2:]):
         # A thread each: its end lets go of what could not be detached.
         thread = threading.Thread(target=_serve, args=(channel, pid))

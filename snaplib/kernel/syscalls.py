@@ -7,7 +7,6 @@ those of the kernel's uapi headers, named with each.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -38,7 +37,6 @@ __all__ = [
     "process_vm_read",
     "set_child_subreaper",
     "setns",
-    "share_malloc_arena",
     "syscall",
     "unshare",
 ]
@@ -55,9 +53,6 @@ CLONE_NEWNET = 0x40000000
 MS_REC = 1 << 14
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
-
-# glibc's malloc.h
-_M_ARENA_MAX = -8
 
 # linux/kcmp.h
 KCMP_FILE = 0
@@ -180,16 +175,6 @@ def prctl(option: int, *arguments: int) -> int:
 def set_child_subreaper(enabled: bool) -> None:
     """Make this process the parent of its orphaned descendants, or stop being it."""
     prctl(_PR_SET_CHILD_SUBREAPER, int(enabled))
-
-
-def share_malloc_arena() -> None:
-    """Have all threads allocate from one arena (mallopt(3), M_ARENA_MAX): a MB less for each thread.
-
-    For programs whose threads allocate little and never at the same time. Does nothing where the C library
-    is not glibc.
-    """
-    with contextlib.suppress(AttributeError):
-        libc_function("mallopt", ctypes.c_int, ctypes.c_int)(_M_ARENA_MAX, 1)
 
 
 def pidfd_getfd(pidfd: int, descriptor: int) -> int:

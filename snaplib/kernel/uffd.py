@@ -14,7 +14,6 @@ import functools
 import json
 import mmap
 import os
-import platform
 import select
 import socket
 import struct
@@ -27,7 +26,6 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from snaplib.kernel.pagemap import Category, Pagemap
-from snaplib.kernel.ptrace import machine
 from snaplib.kernel.syscalls import syscall
 
 if TYPE_CHECKING:
@@ -172,9 +170,6 @@ def take_userfaultfds(pids: Iterable[int]) -> tuple[Taken, ...]:
     wanted = tuple(pids)
     if not wanted:
         return ()
-    if machine() is None:
-        detail = f"not tried on {platform.machine()} yet"
-        return tuple(Taken(pid, None, errno.ENOTSUP, detail) for pid in wanted)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:

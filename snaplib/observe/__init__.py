@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from snaplib.observe.ages import DirtyBasis, PageAges
 from snaplib.observe.armed import Arm
 from snaplib.observe.descriptors import (
@@ -20,8 +23,10 @@ from snaplib.observe.profile import (
     TreeEvent,
 )
 from snaplib.observe.sockets import SOCKET_DTYPE, OpenSocket, SocketTable
-from snaplib.observe.trace import Trace, TraceWriter
 from snaplib.observe.watch import Watch
+
+if TYPE_CHECKING:
+    from snaplib.observe.trace import Trace, TraceWriter
 
 __all__ = [
     "DESCRIPTOR_DTYPE",
@@ -45,3 +50,10 @@ __all__ = [
     "TreeEvent",
     "Watch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: who watches for days without recording does without a compressor.
+    if name in ("Trace", "TraceWriter"):
+        return getattr(importlib.import_module("snaplib.observe.trace"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections import deque
+
+import numpy as np
 
 __all__ = ["Growth"]
 
@@ -35,4 +36,4 @@ class Growth:
             for (then_s, size_then), (now_s, size) in itertools.pairwise(self._looks)
             if now_s > then_s
         ]
-        return statistics.median(rates) if rates else None
+        return float(np.median(rates)) if rates else None

@@ -18,7 +18,6 @@ from snaplib.observe.descriptors import DescriptorKind, kind_number
 from snaplib.observe.ebpf import EbpfSource
 from snaplib.observe.growth import Growth
 from snaplib.observe.memoryreader import MemoryReader
-from snaplib.observe.proc import ProcSource
 from snaplib.observe.profile import FaultCounts, Losses, Member, Profile
 from snaplib.observe.source import Look, Source
 
@@ -261,7 +260,7 @@ class Watch:
 
     def _source_for(self, pid: int) -> Source:
         if self._want_source == "proc":
-            return ProcSource(self._procfs, pid)
+            return _proc_source(self._procfs, pid)
         try:
             return EbpfSource(self._procfs, pid, cgroup_id=_own_cgroup_id(self._procfs, pid))
         except ProcessLookupError:
@@ -269,7 +268,7 @@ class Watch:
         except OSError as error:
             if self._want_source == "ebpf":
                 raise
-            return ProcSource(self._procfs, pid, reason=str(error))
+            return _proc_source(self._procfs, pid, str(error))
 
     def _memfds(self, look: Look) -> Iterable[Path]:
         array = look.descriptors.array
@@ -294,6 +293,13 @@ class Watch:
                     system_s=stat.system_ticks / _TICKS_A_SECOND,
                     faults=look.faults_by_pid.get(pid, FaultCounts()),
                 )
+
+
+def _proc_source(procfs: ProcFs, pid: int, reason: str = "") -> Source:
+    # Late: sock_diag and more that eBPF makes needless.
+    from snaplib.observe.proc import ProcSource  # noqa: PLC0415
+
+    return ProcSource(procfs, pid, reason=reason)
 
 
 def _cgroup_of(procfs: ProcFs, pid: int) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def remove(folder: Path) -> None:
     doomed = folder.with_name(f".{folder.name}.ended.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         folder.rename(doomed)
-        shutil.rmtree(doomed)
+        _remove_tree(doomed)
 
 
 def sweep() -> None:
@@ -144,7 +143,13 @@ def sweep() -> None:
         try:
             stat = Path(f"/proc/{int(pid)}/stat").read_bytes()
         except (OSError, ValueError):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path, ignore_errors=True)
             continue
         if ticks and stat.rpartition(b")")[2].split()[19].decode() != ticks:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_tree(path, ignore_errors=True)
+
+
+def _remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
+    import shutil  # noqa: PLC0415  half a MB that those who only look for a session do without
+
+    shutil.rmtree(path, ignore_errors=ignore_errors)

@@ -33,7 +33,7 @@
 #define MAX_SOCKETS 131072
 #endif
 #ifndef RING_PAGES
-#define RING_PAGES 128
+#define RING_PAGES 64
 #endif
 
 #define NO_PREALLOC 1 /* BPF_F_NO_PREALLOC: memory for what is in the map, not for what could be */

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-#: Each is 2 to 10 MB: OpenSSL, netlink with asyncio, and the live view, where no terminal is.
+#: The first are 2 to 10 MB each: OpenSSL, netlink with asyncio, and the live view, where no terminal is. The
+#: others are half a MB each, and for what a watch does not always do.
 HEAVY = (
     "_hashlib",
     "_ssl",
@@ -15,6 +16,14 @@ HEAVY = (
     "rich",
     "google.protobuf",
     "bcc",
+    "backports.zstd",
+    "decimal",
+    "lzma",
+    "shutil",
+    "tempfile",
+    "snaplib.kernel.ptrace",
+    "snaplib.kernel.sockets",
+    "snaplib.session",
 )
 
 
