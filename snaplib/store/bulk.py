@@ -24,6 +24,7 @@ __all__ = ["BLOCK_BYTES", "BulkFile", "buffers"]
 
 #: What direct I/O wants offsets, sizes and addresses to be multiples of; 4096 satisfies every disk.
 BLOCK_BYTES = 4096
+_HUGE_BYTES = 2 << 20
 
 
 class BulkFile:
@@ -104,10 +105,11 @@ class BulkFile:
     def _aligned(self, view: memoryview) -> memoryview:
         """Return the same bytes at an aligned address and padded, in memory of this thread."""
         padded = -(-len(view) // BLOCK_BYTES) * BLOCK_BYTES
-        scratch: mmap.mmap | None = getattr(self._local, "scratch", None)
+        scratch: memoryview | None = getattr(self._local, "scratch", None)
         if scratch is None or len(scratch) < padded:
-            scratch = self._local.scratch = mmap.mmap(-1, padded, mmap.MAP_PRIVATE)
-        room = memoryview(scratch)[:padded]
+            (scratch,) = buffers(1, -(-padded // _HUGE_BYTES) * _HUGE_BYTES)
+            self._local.scratch = scratch
+        room = scratch[:padded]
         room[: len(view)] = view
         room[len(view) :] = bytes(padded - len(view))
         return room
@@ -127,11 +129,15 @@ def buffers(count: int, size: int) -> list[memoryview]:
         size: The size of each; a multiple of a block.
     """
     # Private, because a fork must not see it change.
-    memory = mmap.mmap(-1, count * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    spare = _HUGE_BYTES if count * size >= _HUGE_BYTES else 0
+    memory = mmap.mmap(-1, count * size + spare, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):
-        # Pinning a few huge pages for a disk costs less than hundreds of small ones.
+        # A disk takes what lies in a few huge pages several times as fast as hundreds of small ones.
         memory.madvise(mmap.MADV_HUGEPAGE)
     arena = memoryview(memory)
+    if spare:
+        # Kernels before 6.7 put mappings anywhere, and then their ends are of small pages.
+        arena = arena[-_address(arena) % _HUGE_BYTES :]
     return [arena[at : at + size] for at in range(0, count * size, size)]
 
 
