@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def live(url_or_backend, moments):
         memory.write([2])
         memory.declare()
         memory.changed.clear()
+        before = store.latest("key")
+        if before is not None:
+            (lent,) = memory.writer.claim_objects(before, lambda name: name == "file-1")
+            memory.writer.borrow(lent.reference)
+        memory.writer.put_stream("file-1", io.BytesIO(b"said"))
         begun = len(moments)
         snapshot = memory.writer.commit()
         stories[snapshot.id] = Story(dict(memory.content), begun, len(moments))
@@ -90,9 +96,11 @@ def judge(store, stories, moment, *, tidied):
     for snapshot in tidied.snapshots():
         check(tidied, snapshot.id, stories[snapshot.id].content)
         needed |= {f"objects/{snapshot.id}/{name}" for name in snapshot.objects}
-        needed |= {f"objects/{one.owner}/{one.name}" for one in snapshot.segments}
+        needed |= {f"objects/{one.owner}/{one.name}" for one in snapshot.needed}
     left = {
-        name for name in tidied.backend.names("objects") if not name.endswith(("/key", "/uses"))
+        name
+        for name in tidied.backend.names("objects")
+        if not name.endswith(("/key", "/uses", "/borrows"))
     }
     assert left == needed
     assert not list(tidied.backend.names("tmp"))
