@@ -111,10 +111,7 @@ class DurationModel:
             work: What it has to do.
             bandwidth_bytes_s: Of the way to the store, if another than has been measured.
         """
-        flow = self.flow(work, bandwidth_bytes_s)
-        if np.isinf(flow.seconds):
-            # A number of seconds that no window has: the machinery of intervals stays finite.
-            flow = Flow(1e12, flow.stored_bytes, "store")
+        flow = _finite(self.flow(work, bandwidth_bytes_s))
         seconds = [
             float(self.phases[phase].predict(np.array(_features(phase, work, flow))))
             for phase in PHASES
@@ -123,12 +120,26 @@ class DurationModel:
         share = total_s / max(sum(seconds), 1e-9)
         return Phases(*(one * share for one in seconds))
 
+    def pages_s(self, work: Work, bandwidth_bytes_s: float | None = None) -> float:
+        """Return how long the pages alone take, as in a copy while the task runs: never longer than a dump.
+
+        Args:
+            work: What there is to send.
+            bandwidth_bytes_s: Of the way to the store, if another than has been measured.
+        """
+        return _finite(self.flow(work, bandwidth_bytes_s)).seconds
+
     def flow(self, work: Work, bandwidth_bytes_s: float | None = None) -> Flow:
         """Return how the pages of a dump flow to the store."""
         pipeline = self.pipeline
         if bandwidth_bytes_s is not None:
             pipeline = attrs.evolve(pipeline, store_bytes_s=bandwidth_bytes_s)
         return _flow(pipeline, work, self.ratio)
+
+
+def _finite(flow: Flow) -> Flow:
+    """Return it with a number of seconds that no window has for infinity: intervals stay finite."""
+    return Flow(1e12, flow.stored_bytes, "store") if np.isinf(flow.seconds) else flow
 
 
 def _flow(pipeline: Pipeline, work: Work, ratio: float) -> Flow:

@@ -165,9 +165,7 @@ class _Maker:
         for copies in range(1, _ROUNDS + 1):
             # What is copied takes as long as in a dump.
             work = attrs.evolve(self.work, sent_bytes=to_copy)
-            round_s = (
-                ROUND_S + self.models.durations.phases_of(work, self.bandwidth_bytes_s).memory_s
-            )
+            round_s = ROUND_S + self.models.durations.pages_s(work, self.bandwidth_bytes_s)
             copied += to_copy
             spent_s += round_s
             to_copy = self.curve.at(round_s)

@@ -159,7 +159,7 @@ class Forecast:
     def copy_s(self, copied_bytes: float) -> float:
         """Return how long a warm copy of so much memory takes."""
         work = attrs.evolve(self.work, sent_bytes=copied_bytes)
-        return ROUND_S + self.models.durations.phases_of(work, self.bandwidth_bytes_s).memory_s
+        return ROUND_S + self.models.durations.pages_s(work, self.bandwidth_bytes_s)
 
     def delta_work(self, dirty_bytes: float) -> Work:
         """Return what a delta of so much memory has to do."""

@@ -134,10 +134,11 @@ def _full(forecast: Forecast) -> Plan | None:
 def _late_soon(forecast: Forecast) -> bool:
     """Return whether a growing task's full dump will not be safe until a copy that is begun later is complete.
 
-    Until then a full dump is all there is.
+    Until then a full dump is all there is. No growth is believed to go on for longer than it has been seen.
     """
     takes_s = forecast.copy_s(forecast.work.sent_bytes) * _COPY_MARGIN + _NEXT_LOOK_S
-    return forecast.growth_bytes_s > 0 and forecast.full_fits(takes_s) < SURE
+    growing_s = min(takes_s, forecast.curve.known_s)
+    return forecast.growth_bytes_s > 0 and forecast.full_fits(growing_s) < SURE
 
 
 def _every_s(forecast: Forecast) -> float | None:

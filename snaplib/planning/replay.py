@@ -222,7 +222,11 @@ def _play(
         if policy == "phaul":
             courses.append(like_phaul(forecast, later))
         else:
-            courses.append(at_once(forecast, missing))
+            # Whoever has a copy may dump everything all the same.
+            ways = [at_once(forecast, None)]
+            if missing is not None:
+                ways.append(at_once(forecast, missing))
+            courses.append(max(ways, key=lambda course: (course.saved, -course.done_s)))
         if under_way is not None:
             continue
         due = False

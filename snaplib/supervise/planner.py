@@ -9,7 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import SnaplibError, TaskEnded
-from snaplib.forecasting import CompressionSample, Forecast, Models, StrategyForecast
+from snaplib.forecasting import (
+    SURE,
+    CompressionSample,
+    Forecast,
+    Models,
+    StrategyForecast,
+)
 from snaplib.history import forecast
 from snaplib.planning import Plan, plan
 from snaplib.supervise.saver import SaveContext
@@ -114,6 +120,21 @@ class Planner:
         made = self._forecast(self._profile, age_s, self._models)
         return next(step for step in made.strategies if step.name == "delta")
 
+    def may_copy_once_more(self, age_s: float, left_s: float) -> bool:
+        """Return whether a copy and then the dump of the rest fit what is left of the window, for sure.
+
+        They move at least what a dump at once moves, and only let the task stand still for less.
+
+        Args:
+            age_s: How old the copy is that there is.
+            left_s: What is left.
+        """
+        if self._profile is None:
+            return False
+        made = self._forecast(self._profile, age_s, self._models, left_s)
+        once = next(step for step in made.strategies if step.copies == 1)
+        return once.fits >= SURE
+
     def _scanned(self, scan: Any) -> None:
         watch = self._watch
         if watch is not None:
@@ -150,12 +171,16 @@ class Planner:
             self._context.wake()
 
     def _forecast(
-        self, profile: Profile, age_s: float | None, models: Models | None = None
+        self,
+        profile: Profile,
+        age_s: float | None,
+        models: Models | None = None,
+        window_s: float | None = None,
     ) -> Forecast:
         return forecast(
             profile,
             store=self._context.store,
-            window_s=self._context.window_s,
+            window_s=self._context.window_s if window_s is None else window_s,
             sample=self._sample,
             warm_age_s=age_s,
             models=models,

@@ -157,9 +157,9 @@ class WarmSaver:
         return Expected((last.left_pages + changed) * PAGE_BYTES)
 
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:
-        """Copy once more as fast as possible, and then dump what is left."""
+        """Dump what has changed since the last copy; copy once more first if there is certainly time for it."""
         context = self._context
-        if self._warm.ready and not failures:
+        if self._warm.ready and not failures and self._has_time_to_copy(deadline):
             self._hurry(deadline)
         return dump(
             context.task,
@@ -178,6 +178,12 @@ class WarmSaver:
         if self._planner is None or not self._warm.ready:
             return None
         return self._planner.expect_delta(self._clock() - self._copied_at_s)
+
+    def _has_time_to_copy(self, deadline: Deadline) -> bool:
+        if self._planner is None:
+            return True
+        age_s = self._clock() - self._copied_at_s
+        return self._planner.may_copy_once_more(age_s, deadline.left_s)
 
     def _hurry(self, deadline: Deadline) -> None:
         """Make a last round, so that the task stands still for less."""

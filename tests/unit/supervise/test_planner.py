@@ -117,3 +117,12 @@ def test_what_a_dump_of_the_rest_takes_is_expected(heard: Heard) -> None:
     step = made.expect_delta(5.0)
     assert isinstance(step, StrategyForecast)
     assert step.size_bytes.median < 2e7
+
+
+def test_another_copy_after_the_notice_needs_time_for_itself_and_the_dump(heard: Heard) -> None:
+    made = planner(heard, 60.0, [1000.0])
+    assert not made.may_copy_once_more(5.0, 60.0), "nothing is known yet"
+    made._look(at(1000.0, 4e9))
+
+    assert made.may_copy_once_more(5.0, 60.0)
+    assert not made.may_copy_once_more(5.0, 0.2)
