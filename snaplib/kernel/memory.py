@@ -1,4 +1,4 @@
-"""Advice on the memory of other processes."""
+"""Advice on memory: of other processes, and of this one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from snaplib.kernel.syscalls import libc_function
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["collapse_huge"]
+__all__ = ["collapse_huge", "share_one_heap", "trim_heap"]
 
 _MADV_COLLAPSE = 25  # asm-generic/mman-common.h
+_M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 class _IoVec(ctypes.Structure):
@@ -71,3 +72,25 @@ def collapse_huge(pidfd: int, ranges: Sequence[tuple[int, int]]) -> None:
         done += 1
     if failure is not None:
         raise failure
+
+
+def share_one_heap() -> None:
+    """Have all threads of this process allocate from one heap (mallopt(3)), where the C library can.
+
+    A thread's own keeps what was freed at its end, whatever `trim_heap` asks for.  For a process that waits most of
+    its life, to be called before it has threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
+        mallopt.restype = ctypes.c_int
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def trim_heap() -> None:
+    """Give freed memory of this process back to the kernel (malloc_trim(3)), where the C library can."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim.argtypes = (ctypes.c_size_t,)
+        malloc_trim.restype = ctypes.c_int
+        malloc_trim(0)

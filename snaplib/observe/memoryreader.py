@@ -18,8 +18,12 @@ __all__ = ["MemoryReader"]
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-#: Walking takes at most one part in so many of the time.
+#: Walking takes at most one part in so many of the time, and so many times less while the sums stay as they are.
 _WALK_SHARE = 300
+_PATIENCE = 10
+
+#: Sums that have moved by less than one part in so many are as they were.
+_SAME = 64
 
 #: Ten thousand threads have twice as many mappings; telling their kinds apart would take 2 s.
 _MANY_MAPPINGS = 4096
@@ -42,6 +46,8 @@ class MemoryReader:
         self._root = procfs.root
         self._on_mappings = on_mappings
         self._next_walk_s = 0.0
+        #: The same while the sums stay as they are.
+        self._patient_until_s = 0.0
         #: Of each process walked: its memory then, and what `sizes` said at that time.
         self._walked: dict[int, tuple[Memory, int, int]] = {}
         self._objects: dict[SharedObject, Path] = {}
@@ -68,9 +74,11 @@ class MemoryReader:
         """
         now = time.monotonic()
         pids = tuple(pids)
-        if now >= self._next_walk_s:
+        if now >= self._next_walk_s and (now >= self._patient_until_s or self._moved(pids)):
             self._walk(pids)
-            self._next_walk_s = now + (time.monotonic() - now) * _WALK_SHARE
+            took_s = time.monotonic() - now
+            self._next_walk_s = now + took_s * _WALK_SHARE
+            self._patient_until_s = now + took_s * _WALK_SHARE * _PATIENCE
         found = []
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -83,6 +91,19 @@ class MemoryReader:
         oldest_s = min((one.measured_s for one in found), default=now)
         shared = Memory(shmem_bytes=self._shared_bytes(memfds), measured_s=oldest_s)
         return functools.reduce(Memory.plus, found, shared)
+
+    def _moved(self, pids: tuple[int, ...]) -> bool:
+        """Return whether the processes have other sums than when they were walked, or are others."""
+        if set(pids) != self._walked.keys():
+            return True
+        for pid, (_memory, *then) in self._walked.items():
+            with contextlib.suppress(ProcessLookupError):
+                if any(
+                    abs(size - before) * _SAME > before
+                    for size, before in zip(self.sizes(pid), then, strict=True)
+                ):
+                    return True
+        return False
 
     def _walk(self, pids: tuple[int, ...]) -> None:
         self._walked.clear()

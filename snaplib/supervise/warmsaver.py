@@ -13,6 +13,7 @@ from snaplib.errors import CannotDump, SnaplibError
 from snaplib.forecasting import StrategyForecast
 from snaplib.node import resident_bytes
 from snaplib.store import PAGE_BYTES, Snapshot
+from snaplib.supervise.activity import Activity
 from snaplib.supervise.planner import Planner
 from snaplib.supervise.saver import Expected, SaveContext, SaverFactory
 from snaplib.track import open_tracker
@@ -26,8 +27,13 @@ MAX_OVERHEAD_PERCENT = 2.0
 #: The first round comes soon after the start, when the task is at work; no two rounds come closer than the second.
 _FIRST_S = 5.0
 _LEAST_PAUSE_S = 10.0
-#: The same where the window needs them.
+#: No two come closer than this where the window needs them.
 _LEAST_PAUSE_NEEDED_S = 1.0
+#: While the task hardly writes, its faults are looked at after each such pause, and a round is made this long after the
+#: last one at the latest.
+_LONGEST_PAUSE_S = 60.0
+#: So few faults are hardly any: 4 MiB of small pages, which the last step copies in no time.
+_FEW_FAULTS = 1024
 #: What the task pays for its first write to a page after each round.
 _FAULT_S = 2e-6
 #: Where nothing tells which pages change: how long until it is tried again.
@@ -73,7 +79,10 @@ class WarmSaver:
             pace=self._pace,
             open_tracker=planner.open_tracker if planner is not None else open_tracker,
         )
+        self._activity = Activity(context.task)
         self._next_s: float | None = clock() + _FIRST_S
+        #: Until then a task that hardly writes is left alone.
+        self._patient_until_s = 0.0
         self._is_complete = False
         self._last: Round | None = None
         self._copied_at_s = 0.0
@@ -84,11 +93,18 @@ class WarmSaver:
 
     def next_copy_s(self) -> float | None:
         """Return in how many seconds the next round is due: by what it may cost, or what the window needs."""
+        if self._next_s is not None and self._next_s <= self._clock() < self._patient_until_s:
+            self._put_off()
         due_s = None if self._next_s is None else max(0.0, self._next_s - self._clock())
         needed_s = self._needed_s()
         if due_s is None or needed_s is None:
             return needed_s if due_s is None else due_s
         return min(due_s, needed_s)
+
+    def _put_off(self) -> None:
+        """Put off a round that would find next to nothing."""
+        if self._activity.faults() <= _FEW_FAULTS:
+            self._next_s = min(self._clock() + _LEAST_PAUSE_S, self._patient_until_s)
 
     def _needed_s(self) -> float | None:
         """Return in how many seconds the window needs a round; None if it does not."""
@@ -102,6 +118,9 @@ class WarmSaver:
         began_s, cpu_began_s = self._clock(), self._cpu_clock()
         needed_s = self._needed_s()
         needed = needed_s is not None and needed_s <= 0
+        # Before anything is looked at: what is written meanwhile counts.
+        self._activity.mark()
+        self._patient_until_s = 0.0
         try:
             # What the window needs may cost what it costs.
             with self._pace.unbounded() if needed else contextlib.nullcontext():
@@ -115,6 +134,7 @@ class WarmSaver:
         self._not_before_s = self._clock() + _LEAST_PAUSE_NEEDED_S
         if not done.left_pages:
             self._copied_at_s = began_s
+            self._patient_until_s = began_s + _LONGEST_PAUSE_S
             if self._planner is not None:
                 self._planner.copied(began_s)
         cost_s = self._cpu_clock() - cpu_began_s + done.frozen_s + done.changed_pages * _FAULT_S
@@ -144,7 +164,7 @@ class WarmSaver:
 
     def hint(self) -> None:
         """Make the next round now."""
-        self._next_s = self._clock()
+        self._next_s, self._patient_until_s = self._clock(), 0.0
         self._context.wake()
 
     def expect(self) -> Expected:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, TaskEnded
+from snaplib.kernel.memory import trim_heap
 from snaplib.store import PAGE_BYTES, RunSet
 from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, open_tracker
 from snaplib.warm.copier import copy_pages, task_space
@@ -138,6 +139,8 @@ class WarmCopy:
             self._owed -= tried
             log.drain()
             log.rest()
+            # What the codec took is not needed either before the next round.
+            trim_heap()
         except StoreUnreachable:
             self.failed()
             raise

@@ -52,6 +52,30 @@ def test_between_two_walks_only_sums_are_read(proc, monkeypatch) -> None:
     assert seen == [(23, 2)]
 
 
+def test_page_tables_are_walked_rarely_while_the_sums_stay(proc, monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(memoryreader.time, "monotonic", lambda: now[0])
+    seen = []
+
+    def walked(pid, _mappings) -> None:
+        seen.append(pid)
+        now[0] += 0.01  # what a walk takes
+
+    reader = MemoryReader(proc.procfs, walked)
+    for _ in range(20):
+        reader.read([23])
+        now[0] += 1.0
+    assert len(seen) == 1
+    sizes(proc, 23, resident=40, shared=7)
+    for _ in range(20):
+        reader.read([23])
+        now[0] += 1.0
+    assert len(seen) == 2
+    now[0] += 30.0
+    reader.read([23])
+    assert len(seen) == 3
+
+
 def test_who_ends_meanwhile_is_left_out(proc) -> None:
     assert MemoryReader(proc.procfs).read([23, 24]).anon_bytes == 16 * 1024
 
