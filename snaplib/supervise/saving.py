@@ -245,4 +245,12 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
         # None where nothing was copied ahead.
         "final_bytes": snapshot.extra.get("warm", {}).get("final_bytes"),
         "full_because": snapshot.extra.get("full_because"),
+        # What was expected of the dump; None where nothing had been looked at before.
+        "forecast_s": _median(snapshot, "duration_s"),
+        "forecast_bytes": _median(snapshot, "size_bytes"),
     }
+
+
+def _median(snapshot: Snapshot, name: str) -> float | None:
+    found = (snapshot.extra.get("forecast") or {}).get(name)
+    return None if found is None else float(found["median"])

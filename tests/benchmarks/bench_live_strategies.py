@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ _ROUNDS, _PAGES, _GROWTH = 8, 64, 1.1
 #: Copies of the timer are 300 s apart: in one run there is one, made when the task is this old.
 _TIMER_AT_S = 2.0
 _SETTLE_S = 2.0
+#: After so many windows P.Haul is told to stop: it has lost.
+_ENDLESS = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +76,15 @@ class Run:
     sample: CompressionSample | None
     ahead_bytes: float = 0.0
 
-    def copy(self, warm: WarmCopy) -> float:
-        """Make a copy, and return what it moved."""
-        return float(warm.copy().copied_pages * _PAGE_BYTES)
+    def copy(self, warm: WarmCopy, until_s: float) -> float:
+        """Make a copy that stops at a time at the latest, and return what it moved."""
+        stop = threading.Event()
+        timer = threading.Timer(until_s - time.monotonic(), stop.set)
+        timer.start()
+        try:
+            return float(warm.copy(stop).copied_pages * _PAGE_BYTES)
+        finally:
+            timer.cancel()
 
 
 @attrs.frozen
@@ -120,7 +129,7 @@ def by_plan(run: Run, notice_at_s: float) -> WarmCopy:
             if not (first or due):
                 continue
             copied_at_s = time.monotonic()
-            run.ahead_bytes += run.copy(warm)
+            run.ahead_bytes += run.copy(warm, notice_at_s)
             watch.feed(trackers[0].scan(rearm=False))
     return warm
 
@@ -129,7 +138,7 @@ def by_timer(run: Run, notice_at_s: float) -> WarmCopy:
     """Copy each 5 minutes."""
     warm = WarmCopy(run.task, run.store)
     time.sleep(_TIMER_AT_S)
-    run.ahead_bytes += run.copy(warm)
+    run.ahead_bytes += run.copy(warm, notice_at_s)
     time.sleep(max(notice_at_s - time.monotonic(), 0.0))
     return warm
 
@@ -140,11 +149,11 @@ def by_phaul(run: Run, notice_at_s: float) -> WarmCopy:
     warm = WarmCopy(run.task, run.store)
     before = float("inf")
     for _ in range(_ROUNDS):
-        copied = run.copy(warm)
+        copied = run.copy(warm, notice_at_s + _ENDLESS * run.window_s)
         if copied <= _PAGES * _PAGE_BYTES or copied > before * _GROWTH:
             break
         before = copied
-        if time.monotonic() > notice_at_s + 4 * run.window_s:
+        if time.monotonic() > notice_at_s + _ENDLESS * run.window_s:
             break
     return warm
 

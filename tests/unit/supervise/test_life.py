@@ -159,7 +159,10 @@ def saved(_deadline: Deadline) -> object:
         raw_bytes=1 << 20,
         stored_bytes=1 << 19,
         timings={"frozen_s": 0.25},
-        extra={"warm": {"final_bytes": 4096}},
+        extra={
+            "warm": {"final_bytes": 4096},
+            "forecast": {"duration_s": {"median": 1.5}, "size_bytes": {"median": 5000}},
+        },
     )
 
 
@@ -188,6 +191,8 @@ def test_a_task_that_is_saved(scene: Scene) -> None:
     assert scene.names == ["notice", "dumping", "saved"]
     assert [event.state for event in scene.events] == ["noticed", "dumping", "saved"]
     assert scene.events[0].details["window_s"] == pytest.approx(30.0, abs=20)
+    told = scene.events[-1].details
+    assert (told["forecast_s"], told["forecast_bytes"], told["final_bytes"]) == (1.5, 5000, 4096)
 
 
 def test_a_dump_that_fails_is_tried_again_with_what_went_wrong(
