@@ -245,6 +245,16 @@ def _bandwidth(choose: random.Random, number: int, size: float, sample: Any) -> 
 # -- evaluating
 
 
+def learned(path: Path = DATA) -> Models:
+    """Return what the dumps of the data file teach of its host and its store."""
+    records = [
+        DumpRecord.from_json(row["record"])
+        for row in _read(path)
+        if row["bandwidth_bytes_s"] is None
+    ]
+    return Models.learn(records, host="the host", store=_STORE)
+
+
 @attrs.frozen
 class Judged:
     """A dump, and what was forecast for it by those who had not seen its program."""

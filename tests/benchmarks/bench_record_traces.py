@@ -20,7 +20,7 @@ _DEFAULT = "sort,gcc,sqlite,redis,python,numpy,perl"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("--programs", default=_DEFAULT, help="which, with commas between")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each")
+    parser.add_argument("--seconds", type=float, default=150.0, help="of each")
     parser.add_argument("--interval", type=float, default=1.0, help="between two profiles")
     parser.add_argument("--out", type=Path, help="the folder (default: a new one in /tmp)")
 
