@@ -88,7 +88,7 @@ def copying(store: Store) -> Iterator[Callable[..., WarmCopy]]:
 
     def begin(task: Task, into: Store = store, **options) -> WarmCopy:
         small = PageLogOptions(frame_bytes=1 << 18, segment_bytes=1 << 22)
-        made.append(WarmCopy(task, into, options=small, **options))
+        made.append(WarmCopy(task, into, **{"options": small, **options}))
         return made[-1]
 
     yield begin

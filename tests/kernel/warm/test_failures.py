@@ -14,7 +14,7 @@ import pytest
 import snaplib
 from snaplib.checkpoint.memoryimages import write_images
 from snaplib.errors import DeadlineExceeded, StoreError, StoreFull, StoreUnreachable, TaskEnded
-from snaplib.store import Store
+from snaplib.store import PageLogOptions, Store
 from snaplib.testing.stores import FailingBackend
 from snaplib.warm import CopyFailed, FinalCopy, Pace
 
@@ -104,7 +104,8 @@ def test_the_store_is_out_of_reach_for_a_while(trees, tmp_path, copying) -> None
     )
     far = Store.over(backend)
     task = trees.start(mib=24)
-    warm = copying(task, far)
+    raw = PageLogOptions(codec="none", frame_bytes=1 << 18, segment_bytes=1 << 22)
+    warm = copying(task, far, options=raw)
     warm.copy()
     for saved in (warm.copy, lambda: snaplib.dump(task, far, warm=warm)):
         left_bytes = backend.free_bytes()

@@ -475,12 +475,13 @@ def test_a_lost_connection_costs_what_was_on_its_way(proxy, bucket, no_grace):
         store.backend.limit_by(None)
         memory.changed |= {one for one in memory.content if memory.number(one) in numbers(lost)}
         memory.changed |= set(range(5, 25))
-        assert not memory.changed & set(range(32, 64))
+        # At most the last segment was not whole yet.
+        assert len(memory.changed) < 20 + 20
     memory.copy_ahead()
     snapshot, content = memory.dump()
     memory.writer.abort()
     check(store, snapshot.id, content)
-    for segment in ("segment-0002", "segment-0003"):
+    for segment in ("segment-0000", "segment-0001"):
         puts = [one for one in proxy.requests if one.method == "PUT" and segment in one.path]
         assert len(puts) == 1
     # And what is left is what is needed.
@@ -495,7 +496,9 @@ def numbers(pages):
 
 
 @pytest.mark.parametrize("arrived", [True, False])
-def test_a_manifest_of_which_nobody_knows_whether_it_arrived(proxy, bucket, no_grace, arrived):
+def test_a_manifest_of_which_nobody_knows_whether_it_arrived(
+    proxy, bucket, no_grace, monkeypatch, arrived
+):
     """Its objects stay: there is a whole snapshot, or debris."""
     store = Store.open(f"s3://{bucket}/x")
     memory = lossy_memory(store)
@@ -509,16 +512,22 @@ def test_a_manifest_of_which_nobody_knows_whether_it_arrived(proxy, bucket, no_g
             return "lose" if arrived and len(tried) == 1 else "503"
         return "503" if tried else None
 
+    put_new = store.backend.put_new
+
+    def put_in_time(name, data):
+        answers_within(store, 3.0)
+        put_new(name, data)
+
+    monkeypatch.setattr(store.backend, "put_new", put_in_time)
     proxy.fault = fault
-    answers_within(store, 1.5)
     with pytest.raises(StoreUnreachable):
         memory.writer.commit()
     proxy.fault = lambda _request: None
+    store.backend.limit_by(None)
     assert not memory.writer.open
     assert store.ids() == ([memory.writer.id] if arrived else [])
     for one in store.ids():
         check(store, one, memory.content)
-    store.backend.limit_by(None)
     store.backend._lease_s = -10
     assert store.sweep() == ([] if arrived else [memory.writer.id])
 
