@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import datetime as dt
 import json
 
@@ -73,3 +74,30 @@ def test_command(store, capsys):
     assert capsys.readouterr().out.split() == [ids[1], ids[0]]
     assert store.ids() == [ids[2]]
     assert store.verify(ids[2]).ok
+
+
+def test_manifests_are_read_once(memory_store, many, memory, monkeypatch):
+    """To choose, and once more to see what is still referred to: not again for each that goes."""
+    read, get = collections.Counter(), memory.get
+
+    def counted(name):
+        read[name] += name.startswith("manifests/")
+        return get(name)
+
+    monkeypatch.setattr(memory, "get", counted)
+    assert len(memory_store.prune(keep=1)) == 5
+    assert sum(read.values()) <= 2 * 7
+    assert max(read.values()) == 2
+
+
+def test_what_dead_writers_left_goes_too(store):
+    """Though nothing else is removed."""
+    kept = sample_snapshot(store)
+    debris = store.backend.create("objects/20260101T000000.000000-aaaaaa/segment-0000", bulk=True)
+    debris.append(b"x")
+    debris.commit()
+    assert store.prune(keep=1, dry_run=True) == []
+    assert len(list(store.backend.names("objects/20260101T000000.000000-aaaaaa"))) == 1
+    assert store.prune(keep=1) == []
+    assert list(store.backend.names("objects/20260101T000000.000000-aaaaaa")) == []
+    assert store.verify(kept.id).ok
