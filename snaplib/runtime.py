@@ -2,9 +2,9 @@
 
 The folder is ``$SNAPLIB_RUNTIME_DIR``, else ``/run/snaplib`` for root and ``$XDG_RUNTIME_DIR/snaplib`` (else
 ``/tmp/snaplib-UID``) for anybody else.  It is 0700: a control socket in it gives power over a task.
-Scratch space for CRIU's images, a task's whole memory on a restore, is elsewhere: ``$SNAPLIB_SCRATCH_DIR``, else
-``/var/tmp``, because ``/run`` is often a small tmpfs.  What is made once and kept (compiled programs) is in
-``$SNAPLIB_CACHE_DIR``, else ``$XDG_CACHE_HOME/snaplib``, else ``~/.cache/snaplib``.
+Scratch space for CRIU's images, on a restore a task's whole memory where they are not in memory, is elsewhere:
+``$SNAPLIB_SCRATCH_DIR``, else ``/var/tmp``, because ``/run`` is often a small tmpfs.  What is made once and kept
+(compiled programs) is in ``$SNAPLIB_CACHE_DIR``, else ``$XDG_CACHE_HOME/snaplib``, else ``~/.cache/snaplib``.
 """
 
 from __future__ import annotations

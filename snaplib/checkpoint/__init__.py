@@ -1,10 +1,16 @@
 """Dump and restore: preflight, the page server, and CRIU driven over its RPC protocol."""
 
-from snaplib.checkpoint.deadline import Deadline
-from snaplib.checkpoint.dumping import GHOST_LIMIT_BYTES, TCP_MODES, dump
-from snaplib.checkpoint.filekeeper import FILE_MODES
-from snaplib.checkpoint.restoring import restore
-from snaplib.checkpoint.taskfiles import CHANGED_FILES
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snaplib.checkpoint.deadline import Deadline
+    from snaplib.checkpoint.dumping import GHOST_LIMIT_BYTES, TCP_MODES, dump
+    from snaplib.checkpoint.filekeeper import FILE_MODES
+    from snaplib.checkpoint.restoring import restore
+    from snaplib.checkpoint.taskfiles import CHANGED_FILES
 
 __all__ = [
     "CHANGED_FILES",
@@ -15,3 +21,26 @@ __all__ = [
     "dump",
     "restore",
 ]
+
+#: Public name -> the module it comes from: a task that is restored lazily waits for a process that needs hardly any.
+_HOMES = {
+    "CHANGED_FILES": "taskfiles",
+    "FILE_MODES": "filekeeper",
+    "GHOST_LIMIT_BYTES": "dumping",
+    "TCP_MODES": "dumping",
+    "Deadline": "deadline",
+    "dump": "dumping",
+    "restore": "restoring",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,17 +10,23 @@ from snaplib.checkpoint.images import pagemap_name
 from snaplib.checkpoint.lazy import split_runs
 from snaplib.criu import Criu
 from snaplib.criu.images import lazy_ranges
-from snaplib.criu.pagemap import pagemap_image
+from snaplib.criu.pagemap import PAGE_BYTES, pagemap_image
+from snaplib.errors import RestoreFailed, SnapshotDamaged
 from snaplib.store import SnapshotReader, Space
+from snaplib.store.archive import ArchiveTooLarge
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["write_images", "write_lazy_images"]
+__all__ = ["NoRoomForImages", "write_images", "write_lazy_images"]
 
 #: Space.kind of a shared memory; everything else is a process.
 _SHARED_MEMORY = 2
+
+
+class NoRoomForImages(RestoreFailed):
+    """There is not enough room for the images where they were to be put."""
 
 
 def write_images(reader: SnapshotReader, images: Path) -> None:
@@ -31,9 +37,10 @@ def write_images(reader: SnapshotReader, images: Path) -> None:
         images: An empty folder.
 
     Raises:
+        NoRoomForImages: What is free there is not enough for what must be written.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
-    reader.extract_directory(images)
+    _extract(reader, images, reader.pages.index.pages * PAGE_BYTES)
     for number, space in enumerate(reader.pages.spaces(), start=1):
         entries = reader.pages.entries(space)
         name = _write_pagemap(images, number, space, entries)
@@ -49,9 +56,10 @@ def write_lazy_images(reader: SnapshotReader, criu: Criu, images: Path) -> None:
         images: An empty folder.
 
     Raises:
+        NoRoomForImages: What is free there is not enough for what must be written.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
-    reader.extract_directory(images)
+    _extract(reader, images, 0)
     for number, space in enumerate(reader.pages.spaces(), start=1):
         if space.kind == _SHARED_MEMORY:
             entries, runs = reader.pages.entries(space), reader.pages.index.runs_of(space)
@@ -61,6 +69,20 @@ def write_lazy_images(reader: SnapshotReader, criu: Criu, images: Path) -> None:
         _write_pages(reader, _write_pagemap(images, number, space, entries), runs)
 
 
+def _extract(reader: SnapshotReader, images: Path, pages_bytes: int) -> None:
+    """Write the images that are not memory, no more of them than leaves room for so many bytes of pages."""
+    found = os.statvfs(images)
+    free_bytes = found.f_bavail * found.f_frsize
+    try:
+        reader.extract_directory(images, max(0, free_bytes - pages_bytes))
+    except ArchiveTooLarge as error:
+        raise NoRoomForImages(
+            f"there is room for {free_bytes >> 20} MiB where images are put, and those of snapshot "
+            f"{reader.snapshot.id} take more, {pages_bytes >> 20} MiB for its memory alone",
+            hint="free space there, or name another folder in $SNAPLIB_SCRATCH_DIR",
+        ) from error
+
+
 def _write_pagemap(images: Path, number: int, space: Space, entries: npt.NDArray[np.void]) -> Path:
     """Write the pagemap image of a space; returns the pages image that it names."""
     (images / pagemap_name(space)).write_bytes(pagemap_image(number, entries))
@@ -68,8 +90,14 @@ def _write_pagemap(images: Path, number: int, space: Space, entries: npt.NDArray
 
 
 def _write_pages(reader: SnapshotReader, path: Path, runs: npt.NDArray[np.void]) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        where = f"snapshot {reader.snapshot.id}"
+        raise SnapshotDamaged(f"{where} has an image of memory twice: {path.name}") from error
+    try:
+        # A file system that knows how large it will be can take larger pieces of memory or disk.
+        os.ftruncate(descriptor, int(runs["pages"].sum()) * PAGE_BYTES)
         reader.pages.copy_runs(runs, descriptor)
     finally:
         os.close(descriptor)

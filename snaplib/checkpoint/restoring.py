@@ -13,8 +13,9 @@ import attrs
 
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import cpu_features
+from snaplib.checkpoint.imagefolder import ImageFolder, images_of
 from snaplib.checkpoint.lazy import LazyHelper, note_lazy
-from snaplib.checkpoint.memoryimages import write_images, write_lazy_images
+from snaplib.checkpoint.memoryimages import write_lazy_images
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.taskfiles import put_back
 from snaplib.checkpoint.watchdog import Watchdog
@@ -111,12 +112,11 @@ class _Restore:
     report: Progress
 
     def eagerly(self) -> Task:
-        with scratch_dir("restore") as images:
-            _check_room(self.snapshot, images)
-            self.report("reading", 0)
+        self.report("reading", 0)
+        with contextlib.ExitStack() as stack:
             with self.store.read(self.snapshot.id) as reader:
                 put_back(reader, self.changed_files)
-                write_images(reader, images)
+                images = stack.enter_context(images_of(reader))
                 self.report("restoring", self.snapshot.raw_bytes)
                 session = self._new_session(reader)
             return self._run(session, images)
@@ -147,11 +147,11 @@ class _Restore:
             self.report("restoring", 0)
             session = self._new_session(reader)
         helper.serves(session.init_pid, note_lazy(session.folder, helper.pid))
-        task = self._run(session, images, lazy=True)
+        task = self._run(session, ImageFolder(images), lazy=True)
         helper.task_runs()
         return task
 
-    def _run(self, session: Session, images: Path, *, lazy: bool = False) -> Task:
+    def _run(self, session: Session, images: ImageFolder, *, lazy: bool = False) -> Task:
         try:
             roll_back(self.snapshot.extra.get("written", ()))
             _run_criu(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
@@ -209,30 +209,21 @@ def _check_host(snapshot: Snapshot, criu: Criu) -> None:
         )
 
 
-def _check_room(snapshot: Snapshot, folder: Path) -> None:
-    """Find out before anything is written whether the task's memory has room as CRIU's images."""
-    found = os.statvfs(folder)
-    free_bytes = found.f_bavail * found.f_frsize
-    if free_bytes < snapshot.raw_bytes:
-        raise RestoreFailed(
-            f"{folder.parent} has room for {free_bytes >> 20} MiB, and the memory of snapshot "
-            f"{snapshot.id} takes {snapshot.raw_bytes >> 20} MiB",
-            hint="free space there, or name another folder in $SNAPLIB_SCRATCH_DIR",
-        )
-
-
 def _run_criu(
     criu: Criu,
     session: Session,
     snapshot: Snapshot,
-    images: Path,
+    images: ImageFolder,
     deadline_s: float,
     *,
     lazy: bool = False,
 ) -> None:
     inherited = session.inherit_fds()
     try:
-        swrk = Swrk(criu, enter=session.enter_prefix(), pass_fds=[fd for fd, _key in inherited])
+        passed = [fd for fd, _key in inherited]
+        if images.in_memory:
+            passed.append(images.descriptor)
+        swrk = Swrk(criu, enter=session.enter_prefix(), pass_fds=passed)
     finally:
         for descriptor, _key in inherited:
             os.close(descriptor)
@@ -240,7 +231,9 @@ def _run_criu(
     request = messages.criu_req(type=messages.RESTORE)
     opts = request.opts
     opts.images_dir_fd = -1
-    opts.images_dir = str(images)
+    opts.images_dir = str(images.path)
+    # What has become the task's memory is freed in the images.
+    opts.auto_dedup = images.in_memory
     opts.log_file = _LOG
     opts.log_level = 2
     opts.notify_scripts = True
@@ -261,7 +254,7 @@ def _run_criu(
         try:
             swrk.request(request, on_notify=lambda _stage: not watchdog.expired)
         except CriuError as error:
-            raise _diagnose(error, snapshot, images, watchdog, deadline_s) from error
+            raise _diagnose(error, snapshot, images.path, watchdog, deadline_s) from error
 
 
 def _diagnose(

@@ -66,6 +66,9 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _NUMBERS = {
     "bpf": (321, 280),
     "clone3": (435, 435),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
     "kcmp": (312, 272),
     "pidfd_getfd": (438, 438),
     "userfaultfd": (323, 282),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import SnapshotDamaged
@@ -13,7 +13,7 @@ from snaplib.store.bulk import BLOCK_BYTES, buffers
 from snaplib.store.index import PAGE_BYTES, Index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from snaplib.store.backend import Data, ObjectReader
 
@@ -24,6 +24,8 @@ LOCAL_THREADS = 2
 REMOTE_THREADS = 8
 #: Frames that are read ahead beyond those that the threads are at: a bound for the memory.
 _AHEAD = 4
+#: Threads beyond those where each of them decodes as well.
+_DECODING = 2
 
 
 class FrameReader:
@@ -106,6 +108,47 @@ class FrameReader:
                 yield waiting.popleft()[0].result()
         finally:
             workers.shutdown(cancel_futures=True)
+
+    def each(self, numbers: Sequence[int], use: Callable[[int, Data], None]) -> None:
+        """Have every frame used by the thread that has read it, several at a time.
+
+        Args:
+            numbers: The frames, in the order in which they are begun.
+            use: Called with the place in ``numbers`` and the frame's bytes, which are good until it returns.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+        """
+        codec.keep_buffers()
+        # While some wait for the disk, others decode.
+        threads = min(self._threads + _DECODING, len(numbers))
+        if not threads:
+            return
+        places = iter(range(len(numbers)))
+        taking = threading.Lock()
+        failed = threading.Event()
+
+        def work(room: memoryview) -> None:
+            while not failed.is_set():
+                with taking:
+                    place = next(places, None)
+                    if place is None:
+                        return
+                    self._segment_of(numbers[place])
+                try:
+                    use(place, self._load(numbers[place], room))
+                except BaseException:
+                    failed.set()
+                    raise
+
+        rooms = buffers(threads, self._room_bytes)
+        with ThreadPoolExecutor(threads, "snaplib-frames") as workers:
+            working = [workers.submit(work, room) for room in rooms]
+            try:
+                for future in as_completed(working):
+                    future.result()
+            finally:
+                failed.set()
 
     def _load(self, number: int, room: memoryview) -> Data:
         entry: Any = self._index.frames[number]

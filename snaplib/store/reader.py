@@ -132,10 +132,25 @@ class PageLogReader:
         # addresses, and a frame must not be read anew for each of its pages.
         order = np.argsort(pieces["frame"], kind="stable")
         pieces, begins = pieces[order], begins[order] + os.lseek(fd, 0, os.SEEK_CUR)
-        for view, begin in zip(self._of_frames(pieces), begins.tolist(), strict=True):
-            rest = view
-            while rest:
-                rest = rest[os.pwrite(fd, rest, begin + len(view) - len(rest)) :]
+        numbers, firsts = np.unique(pieces["frame"], return_index=True)
+        bounds = [*firsts.tolist(), len(pieces)]
+
+        def put(place: int, frame: Data) -> None:
+            view = memoryview(frame)
+            mine = slice(bounds[place], bounds[place + 1])
+            for page, count, begin in zip(
+                pieces["first"][mine].tolist(),
+                pieces["pages"][mine].tolist(),
+                begins[mine].tolist(),
+                strict=True,
+            ):
+                piece = view[page * PAGE_BYTES : (page + count) * PAGE_BYTES]
+                rest = piece
+                while rest:
+                    rest = rest[os.pwrite(fd, rest, begin + len(piece) - len(rest)) :]
+
+        # What the reading threads are at is all that is in memory.
+        self._frames.each(numbers.tolist(), put)
         total = int(ends[-1]) if len(ends) else 0
         os.lseek(fd, total, os.SEEK_CUR)
         return total

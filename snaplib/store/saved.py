@@ -79,22 +79,26 @@ class SnapshotReader:
             )
         return self._pages
 
-    def extract_directory(self, folder: Path) -> int:
+    def extract_directory(self, folder: Path, most_bytes: int = archive.MOST_BYTES) -> int:
         """Write the files of `SnapshotWriter.put_directory` into a folder.
 
         Args:
             folder: An existing, empty folder.
+            most_bytes: How many bytes the files may have together.
 
         Returns:
             How many files, folders and links there were.
 
         Raises:
+            ArchiveTooLarge: They have more.
             SnapshotDamaged: They are not what was written.
         """
         stream = self._stream(names.IMAGES)
         with io.BufferedReader(stream, _BUFFER_BYTES) as source:
             try:
-                count = archive.unpack(source, folder)
+                count = archive.unpack(source, folder, most_bytes)
+            except archive.ArchiveTooLarge:
+                raise
             except ValueError as error:
                 raise SnapshotDamaged(f"{self._where(names.IMAGES)}: {error}") from error
         self._check(names.IMAGES, stream)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from snaplib.checkpoint import dump, restore
+from snaplib.checkpoint import dump, imagefolder, restore
+from snaplib.checkpoint.memoryimages import NoRoomForImages, write_images
+from snaplib.kernel.memoryfolder import open_memory_folder
 from snaplib.store import Store
 from snaplib.task import Task
 
@@ -49,7 +51,8 @@ NAMES = [
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep records of sessions to ourselves."""
     monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setenv("SNAPLIB_SCRATCH_DIR", str(tmp_path))
+    # Named, it is where images go; else they are in memory.
+    monkeypatch.delenv("SNAPLIB_SCRATCH_DIR", raising=False)
 
 
 @pytest.fixture
@@ -118,6 +121,65 @@ def test_a_feature_comes_back(name: str, store: Store, tmp_path: Path, tasks: li
     tasks.append(again)
     works(ready)
     assert again.ns_pid == task.ns_pid
+
+
+def no_room(_reader: object, folder: Path) -> None:
+    """The images are larger than the folder in memory."""
+    if folder.is_relative_to("/proc"):
+        raise NoRoomForImages("no room")
+    write_images(_reader, folder)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["memory", "disk", "disk after all", "named"])
+def folders(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
+    """Have images put somewhere; there they are, and nothing of them remains."""
+    made: list[tuple[int, int]] = []
+
+    def open_folder(size_bytes: int) -> int:
+        descriptor = open_memory_folder(size_bytes)
+        made.append((descriptor, os.fstat(descriptor).st_dev))
+        return descriptor
+
+    monkeypatch.setattr(imagefolder, "open_memory_folder", open_folder)
+    if request.param == "disk":
+        monkeypatch.setattr(imagefolder, "memory_headroom_bytes", lambda: 600 << 20)
+    elif request.param == "disk after all":
+        monkeypatch.setattr(imagefolder, "write_images", no_room)
+    elif request.param == "named":
+        monkeypatch.setenv("SNAPLIB_SCRATCH_DIR", str(tmp_path))
+    yield
+    assert len(made) == (request.param in ("memory", "disk after all"))
+    for descriptor, device in made:
+        with contextlib.suppress(OSError):  # it may have been given anew
+            assert os.fstat(descriptor).st_dev != device
+    assert not list(tmp_path.glob("snaplib-restore-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.require("all")
+@pytest.mark.usefixtures("folders")
+def test_all_memory_comes_back(
+    store: Store,
+    tmp_path: Path,
+    tasks: list[Task],
+    eventually: Callable[..., None],
+) -> None:
+    """Every page is what it was, wherever the images were, and nothing of them remains."""
+    out = tmp_path / "out"
+    workload = [sys.executable, str(FEATURES.with_name("memory_pages.py")), "160", "12"]
+    task = Task.launch(workload, stdin="/dev/null", stdout=str(out), stderr="/dev/null")
+    tasks.append(task)
+    eventually(lambda: "round 1" in out.read_text(), "the task has begun", 60)
+    task = restore(store, dump(task, store).id, **NOWHERE)
+    tasks.append(task)
+    status = task.wait(90)
+    assert status is not None
+    assert status.exit_code == 0
+    lines = out.read_text().splitlines()
+    assert len(lines) == 13
+    assert all(line.endswith(" 0 bad") for line in lines[1:])
 
 
 @pytest.mark.require("all")

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import tarfile
+import tracemalloc
 
 import attrs
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaplib.errors import SnapshotDamaged, StoreTooNew
-from snaplib.store import PAGE_BYTES, Index, Snapshot, Store, archive, names
+from snaplib.store import PAGE_BYTES, Index, Snapshot, Store, archive, codec, names
 from snaplib.store.codec import zstd
 from snaplib.store.index import FRAME, RUN
 from snaplib.store.index_format import index_from_bytes, index_to_bytes
@@ -167,6 +168,9 @@ def packed(*members):
         [("link", tarfile.SYMTYPE, "."), ("link/deep", tarfile.DIRTYPE, "")],
         [("evil", tarfile.LNKTYPE, "../outside")],
         [("evil", tarfile.CHRTYPE, "")],
+        [("evil", tarfile.GNUTYPE_SPARSE, "")],
+        [("link", tarfile.SYMTYPE, "/etc/passwd")],
+        [("link", tarfile.SYMTYPE, "a/../../outside")],
     ],
 )
 def test_archives_that_reach_out(members, tmp_path):
@@ -182,11 +186,61 @@ def test_a_file_through_a_link(tmp_path):
     """A file does not go through a link of its name that came before."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    (tmp_path / "victim").write_text("good")
-    members = [("x", tarfile.SYMTYPE, "../victim"), ("x", tarfile.REGTYPE, "")]
+    (folder / "victim").write_text("good")
+    members = [("x", tarfile.SYMTYPE, "victim"), ("x", tarfile.REGTYPE, "")]
     with pytest.raises(ValueError, match="exists"):
         archive.unpack(packed(*members), folder)
-    assert (tmp_path / "victim").read_text() == "good"
+    assert (folder / "victim").read_text() == "good"
+
+
+def bomb(*sizes):
+    """An archive of zeros that is small, and says truly how large it will be."""
+    output = io.BytesIO()
+    with (
+        zstd.ZstdFile(output, "w") as compressed,
+        tarfile.open(fileobj=compressed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for number, size in enumerate(sizes):
+            info = tarfile.TarInfo(f"file-{number}")
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    output.seek(0)
+    return output
+
+
+def test_archives_that_grow(tmp_path):
+    """An archive unpacks to no more than it is allowed to, and is asked before anything is written."""
+    with pytest.raises(archive.ArchiveTooLarge):
+        archive.unpack(bomb(1 << 20, 32 << 20), tmp_path, (33 << 20) - 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["file-0"]
+    (tmp_path / "file-0").unlink()
+    assert archive.unpack(bomb(1 << 20, 32 << 20), tmp_path, 33 << 20) == 2
+
+
+def test_headers_that_grow(tmp_path):
+    """A name of 64 MiB is refused before it is in our memory."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 64 << 20
+    content = zstd.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="kind or size"):
+            archive.unpack(io.BytesIO(content), tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_that_grows():
+    """What decompresses to more than the index says is refused at that size, not at its own."""
+    stored = zstd.compress(bytes(256 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="not one whole zstd frame"):
+            codec.decode(codec.ZSTD, stored, 1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def incremental(store, key):

@@ -1,0 +1,86 @@
+"""Where the images of an eager restore lie: in memory where there is room, else on disk.
+
+In memory, CRIU frees each piece of the images as soon as it is the task's (auto-dedup), so that a task never takes its
+memory twice; nothing is written to a disk that the store may be on as well; and nothing remains, whoever dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from snaplib.checkpoint.memoryimages import NoRoomForImages, write_images
+from snaplib.kernel.headroom import memory_headroom_bytes
+from snaplib.kernel.memoryfolder import open_memory_folder
+from snaplib.runtime import scratch_dir
+from snaplib.store import SnapshotReader
+
+__all__ = ["ImageFolder", "images_of"]
+
+#: What CRIU has read and not freed yet (128 MiB, CRIU: criu/pie/restorer.c), and the images that are not memory.
+_EXTRA_BYTES = 512 << 20
+
+
+@attrs.frozen
+class ImageFolder:
+    """A folder of images.
+
+    Attributes:
+        path: Its path, good in this process and in those that have the descriptor.
+        descriptor: What must be passed on to who uses the path, or -1 where anybody can.
+    """
+
+    path: Path
+    descriptor: int = -1
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it ends with its descriptor."""
+        return self.descriptor >= 0
+
+
+@contextlib.contextmanager
+def images_of(reader: SnapshotReader) -> Iterator[ImageFolder]:
+    """Give a folder with all images of a snapshot; it is gone afterwards.
+
+    Args:
+        reader: The snapshot.
+
+    Raises:
+        NoRoomForImages: There is no room for them.
+        SnapshotDamaged: The snapshot's bytes are not those that were written.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = _written_in_memory(reader)
+        if folder is not None:
+            stack.callback(os.close, folder.descriptor)
+        else:
+            folder = ImageFolder(stack.enter_context(scratch_dir("restore")))
+            write_images(reader, folder.path)
+        yield folder
+
+
+def _written_in_memory(reader: SnapshotReader) -> ImageFolder | None:
+    """Write the images into memory; None where that is too much for this machine, or cannot be had."""
+    if "SNAPLIB_SCRATCH_DIR" in os.environ:
+        return None  # somebody wants them there
+    needed_bytes = reader.snapshot.raw_bytes * 9 // 8 + _EXTRA_BYTES
+    if memory_headroom_bytes() < needed_bytes:
+        return None
+    try:
+        descriptor = open_memory_folder(needed_bytes)
+    except OSError:
+        return None
+    folder = ImageFolder(Path(f"/proc/self/fd/{descriptor}"), descriptor)
+    try:
+        write_images(reader, folder.path)
+    except BaseException as error:
+        os.close(descriptor)
+        if isinstance(error, NoRoomForImages):
+            return None  # deleted files, which may be larger than all memory
+        raise
+    return folder
