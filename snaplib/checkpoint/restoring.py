@@ -146,7 +146,12 @@ class _Restore:
             helper.begin(self.snapshot, self.criu, images, ())
             self.report("restoring", 0)
             session = self._new_session(reader)
-        helper.serves(session.init_pid, note_lazy(session.folder, helper.pid))
+        try:
+            helper.wait_until_ready()
+            helper.serves(session.init_pid, note_lazy(session.folder, helper.pid))
+        except BaseException:
+            session.discard()
+            raise
         task = self._run(session, ImageFolder(images), lazy=True)
         helper.task_runs()
         return task

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import snaplib
 from snaplib.criu import find_criu
-from tests.benchmarks.harness import interleaved, machine, memory_hog, ratio, spread
+from tests.benchmarks.harness import interleaved, machine, memory_hog, own_peak_mib, ratio, spread
 
 SUMMARY = "full dump of 1, 2 and 4 GB tasks against plain criu dump"
 
@@ -34,9 +34,10 @@ def run(args: argparse.Namespace) -> None:
         f"{machine()}; CRIU {criu.version_text}; {args.rounds} interleaved rounds; ms median [min-max]"
     )
     print(
-        "| GiB | snaplib (durable) | criu | criu + fsync | stored | snaplib/criu | snaplib/(criu + fsync) |"
+        "| GiB | snaplib (durable) | criu | criu + fsync | stored | snaplib/criu | snaplib/(criu + fsync) "
+        "| most memory of ours |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for size in (float(text) for text in args.sizes.split(",")):
         with (
             tempfile.TemporaryDirectory(dir=args.dir) as folder,
@@ -49,9 +50,11 @@ def _one(size: float, rounds: int, folder: Path, pid: int, criu: str) -> None:
     task = snaplib.Task.attach(pid)
     store = snaplib.Store.open(str(folder / "store"), create=True)
     stored: list[int] = []
+    peaks_mib: list[float] = []
 
     def ours() -> None:
-        snapshot = snaplib.dump(task, store, leave_running=True)
+        with own_peak_mib(peaks_mib):
+            snapshot = snaplib.dump(task, store, leave_running=True)
         stored.append(snapshot.stored_bytes)
 
     def plain() -> None:
@@ -74,7 +77,7 @@ def _one(size: float, rounds: int, folder: Path, pid: int, criu: str) -> None:
     print(
         f"| {size:g} | {spread(seconds['ours'])} | {spread(seconds['plain'])} | {spread(seconds['durable'])} | "
         f"{stored[-1] / 2**30:.2f} GiB | {ratio(seconds['ours'], seconds['plain']):.2f} | "
-        f"{ratio(seconds['ours'], seconds['durable']):.2f} |",
+        f"{ratio(seconds['ours'], seconds['durable']):.2f} | {max(peaks_mib):.0f} MiB |",
         flush=True,
     )
 

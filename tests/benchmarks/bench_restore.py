@@ -1,7 +1,7 @@
 """A restore, eager and lazy, against plain ``criu restore`` of plain images on the same disk.
 
 CRIU's images are dropped from the page cache before each round, because a restore elsewhere begins with nothing; what
-is in the store is read past it anyway.
+is in the store is read past it anyway.  The three take turns, and ratios are medians of those of each round.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import attrs
+
 import snaplib
 from snaplib.criu import find_criu
-from tests.benchmarks.harness import machine, memory_hog
+from tests.benchmarks.harness import machine, memory_hog, own_peak_mib, peak_kib, ratio, spread
 
 SUMMARY = "eager and lazy restore of a task against plain criu restore"
+
+_NOWHERE = {"stdin": "/dev/null", "stdout": "/dev/null", "stderr": "/dev/null"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,18 +34,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print a table: medians in ms."""
+    """Print a table: medians in ms; and where an eager restore's time and everybody's memory went."""
     criu = find_criu()
     print(
         f"{machine()}; CRIU {criu.version_text}; {args.rounds} rounds, nothing cached; ms median [min-max]"
     )
     print(
-        "| GiB | criu restore | eager | lazy: runs after | lazy: all there after | eager/criu | lazy runs/eager |"
+        "| GiB | criu restore | eager | lazy: runs after | lazy: all there after "
+        "| eager/criu | lazy runs/eager | lazy all/eager |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for size in (float(text) for text in args.sizes.split(",")):
         with tempfile.TemporaryDirectory(dir=args.dir) as folder:
             _one(size, args.rounds, Path(folder), str(criu.path))
+
+
+@attrs.define
+class _Rounds:
+    """What was measured, a value a round: seconds, and MiB."""
+
+    criu: list[float] = attrs.Factory(list)
+    eager: list[float] = attrs.Factory(list)
+    reading: list[float] = attrs.Factory(list)
+    runs: list[float] = attrs.Factory(list)
+    there: list[float] = attrs.Factory(list)
+    eager_mib: list[float] = attrs.Factory(list)
+    lazy_mib: list[float] = attrs.Factory(list)
+    helper_mib: list[float] = attrs.Factory(list)
+    daemon_mib: list[float] = attrs.Factory(list)
 
 
 def _one(size: float, rounds: int, folder: Path, criu: str) -> None:
@@ -52,45 +72,84 @@ def _one(size: float, rounds: int, folder: Path, criu: str) -> None:
         snapshot = snaplib.dump(snaplib.Task.attach(pid), store, leave_running=True)
         command = [criu, "dump", "-t", str(pid), "-D", str(images), "-v0", "--leave-running"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seconds: dict[str, list[float]] = {name: [] for name in ("criu", "eager", "runs", "there")}
+    found = _Rounds()
     for _ in range(rounds):
         _forget(images)
-        began = time.monotonic()
-        subprocess.run(
-            ["unshare", "-pf", "--mount-proc", criu, "restore", "-D", str(images), "-v0", "-d"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        seconds["criu"].append(time.monotonic() - began)
+        _plain(criu, images, found)
         _forget(images)
-        began = time.monotonic()
-        task = snaplib.restore(store, snapshot.id, **_NOWHERE)
-        seconds["eager"].append(time.monotonic() - began)
-        _end(task)
+        _eager(store, snapshot, found)
         _forget(images)
-        began = time.monotonic()
-        task = snaplib.restore(store, snapshot.id, lazy=True, **_NOWHERE)
-        seconds["runs"].append(time.monotonic() - began)
-        assert task.session is not None
-        while (task.session.folder / "lazy").exists():
-            time.sleep(0.005)
-        seconds["there"].append(time.monotonic() - began)
-        _end(task)
+        _lazy(store, snapshot, found)
+    images_bytes = sum(path.stat().st_size for path in images.iterdir())
     shutil.rmtree(images)
-    middle = {name: statistics.median(values) for name, values in seconds.items()}
-    cells = [
-        f"{middle[name] * 1000:.0f} [{min(values) * 1000:.0f}-{max(values) * 1000:.0f}]"
-        for name, values in seconds.items()
-    ]
     print(
-        f"| {size:g} | {' | '.join(cells)} | {middle['eager'] / middle['criu']:.2f} | "
-        f"{middle['runs'] / middle['eager']:.2f} |",
+        f"| {size:g} | {spread(found.criu)} | {spread(found.eager)} | {spread(found.runs)} | {spread(found.there)} | "
+        f"{ratio(found.eager, found.criu):.2f} | {ratio(found.runs, found.eager):.2f} | "
+        f"{ratio(found.there, found.eager):.2f} |"
+    )
+    reading, whole = statistics.median(found.reading), statistics.median(found.eager)
+    print(
+        f"\n{size:g} GiB eager: {reading * 1000:.0f} ms to have {snapshot.stored_bytes / 2**30:.2f} GiB read, "
+        f"checked, decompressed and in images ({snapshot.stored_bytes / reading / 2**20:.0f} MiB/s from the store), "
+        f"{(whole - reading) * 1000:.0f} ms for the namespace and CRIU; plain CRIU had its {images_bytes / 2**30:.2f} "
+        f"GiB at {images_bytes / statistics.median(found.criu) / 2**20:.0f} MiB/s."
+    )
+    print(
+        f"Most memory (VmHWM): eager {max(found.eager_mib):.0f} MiB; lazy {max(found.lazy_mib):.0f} MiB, its page "
+        f"server {max(found.helper_mib):.0f} MiB, CRIU's daemon {max(found.daemon_mib):.0f} MiB.\n",
         flush=True,
     )
 
 
-_NOWHERE = {"stdin": "/dev/null", "stdout": "/dev/null", "stderr": "/dev/null"}
+def _plain(criu: str, images: Path, found: _Rounds) -> None:
+    began = time.monotonic()
+    # The task ends with CRIU, its namespace's init.
+    subprocess.run(
+        ["unshare", "-pf", "--mount-proc", criu, "restore", "-D", str(images), "-v0", "-d"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    found.criu.append(time.monotonic() - began)
+
+
+def _eager(store: snaplib.Store, snapshot: snaplib.Snapshot, found: _Rounds) -> None:
+    stages: dict[str, float] = {}
+    with own_peak_mib(found.eager_mib):
+        began = time.monotonic()
+        task = snaplib.restore(
+            store,
+            snapshot.id,
+            progress=lambda stage, _bytes: stages.setdefault(stage, time.monotonic()) and None,
+            **_NOWHERE,
+        )
+        found.eager.append(time.monotonic() - began)
+    found.reading.append(stages["restoring"] - began)
+    _end(task)
+
+
+def _lazy(store: snaplib.Store, snapshot: snaplib.Snapshot, found: _Rounds) -> None:
+    peaks = {"helper": 0, "daemon": 0}
+    with own_peak_mib(found.lazy_mib):
+        began = time.monotonic()
+        task = snaplib.restore(store, snapshot.id, lazy=True, **_NOWHERE)
+        found.runs.append(time.monotonic() - began)
+    assert task.session is not None
+    note = task.session.folder / "lazy"
+    while note.exists():
+        # The last one seen counts, because it never falls.
+        try:
+            helper = int(note.read_text())
+            peaks["helper"] = peak_kib(helper)
+            for child in Path(f"/proc/{helper}/task/{helper}/children").read_text().split():
+                peaks["daemon"] = peak_kib(int(child))
+        except (OSError, ValueError):
+            continue
+        time.sleep(0.01)
+    found.there.append(time.monotonic() - began)
+    found.helper_mib.append(peaks["helper"] / 1024)
+    found.daemon_mib.append(peaks["daemon"] / 1024)
+    _end(task)
 
 
 def _end(task: snaplib.Task) -> None:

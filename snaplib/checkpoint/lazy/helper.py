@@ -38,6 +38,7 @@ class LazyHelper:
             )
         self._store = store
         self._report = report
+        self._snapshot_id = ""
         self._failure: str | None = None
         self._thread = threading.Thread(target=self._listen, name="snaplib-lazy", daemon=True)
         self._process = subprocess.Popen(
@@ -52,17 +53,15 @@ class LazyHelper:
     def begin(
         self, snapshot: Snapshot, criu: Criu, folder: Path, first_frames: Sequence[int]
     ) -> None:
-        """Have CRIU's daemon wait for the restore.
+        """Have CRIU's daemon started; `wait_until_ready` before CRIU restores.
 
         Args:
             snapshot: What is restored.
             criu: The CRIU whose daemon to use.
             folder: The folder of images; the helper's from now on, removed when it ends.
             first_frames: The frames to fetch before they are asked for.
-
-        Raises:
-            RestoreFailed: It does not come up.
         """
+        self._snapshot_id = snapshot.id
         self._tell(
             {
                 "store": self._store.address,
@@ -74,10 +73,17 @@ class LazyHelper:
                 "first_frames": list(first_frames),
             }
         )
+
+    def wait_until_ready(self) -> None:
+        """Wait until CRIU's daemon waits for the restore.
+
+        Raises:
+            RestoreFailed: It does not come up.
+        """
         answer = self._hear()
         if not answer.get("ready"):
             raise RestoreFailed(
-                f"snapshot {snapshot.id} cannot be restored lazily: {answer.get('failed', 'no answer')}",
+                f"snapshot {self._snapshot_id} cannot be restored lazily: {answer.get('failed', 'no answer')}",
                 hint="restore it without --lazy",
             )
 
