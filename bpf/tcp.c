@@ -10,7 +10,10 @@
 #include <snaplib/sockets.h>
 
 /* To each state, by its number in include/net/tcp_states.h. TIME_WAIT is told as CLOSE. */
-BPF_PERCPU_ARRAY(tcp_changes, u64, 16);
+struct changes {
+	u64 to[16];
+};
+BPF_PERCPU_ARRAY(tcp_changes, struct changes, 1);
 
 /* sock:inet_sock_set_state(sk, old state, new state) */
 int inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
@@ -47,9 +50,10 @@ int inet_sock_set_state(struct bpf_raw_tracepoint_args *ctx)
 				lose(LOST_SOCKET);
 		}
 	}
-	u64 *count = tcp_changes.lookup(&after);
-	if (count)
-		(*count)++;
+	u32 only = 0;
+	struct changes *changes = tcp_changes.lookup(&only);
+	if (changes)
+		changes->to[after]++;
 	if (after == TCP_STATE_CLOSE) {
 		sockets.delete(&key);
 		if (before == TCP_STATE_LISTEN) {

@@ -75,16 +75,20 @@ static __always_inline u64 setting(u32 which)
 }
 
 /* What was lost, by kind. */
-BPF_PERCPU_ARRAY(losses, u64, 4);
+struct losses {
+	u64 of[4];
+};
+BPF_PERCPU_ARRAY(losses, struct losses, 1);
 #define LOST_EVENT 0
 #define LOST_MEMBER 1
 #define LOST_SOCKET 2
 
 static __always_inline void lose(u32 kind)
 {
-	u64 *count = losses.lookup(&kind);
-	if (count)
-		(*count)++;
+	u32 only = 0;
+	struct losses *lost = losses.lookup(&only);
+	if (lost)
+		lost->of[kind & 3]++;
 }
 
 #endif

@@ -156,14 +156,11 @@ class TreeObserver:
 
     def exits(self) -> int:
         """Return how many members have ended."""
-        ended = self._programs.maps["exits"].get(bytes(4), np.uint64)
-        return 0 if ended is None else int(ended.sum())
+        return int(self._total("exits", 1)[0])
 
     def tcp_changes(self) -> np.ndarray:
         """Return how often a TCP socket of the tree went into each state; shape (16,), uint64."""
-        table = self._programs.maps["tcp_changes"]
-        rows = [table.get(struct.pack("<I", state), np.uint64) for state in range(16)]
-        return np.array([0 if row is None else row.sum() for row in rows], np.uint64)
+        return self._total("tcp_changes", 16)
 
     def events(self) -> np.ndarray:
         """Return forks, execs and ends since the last call as `records.EVENT`.
@@ -175,12 +172,18 @@ class TreeObserver:
 
     def losses(self) -> ObservedLosses:
         """Return what could not be seen so far."""
-        table = self._programs.maps["losses"]
-        lost = [table.get(struct.pack("<I", kind), np.uint64) for kind in range(3)]
-        events, members, sockets = (0 if one is None else int(one.sum()) for one in lost)
+        events, members, sockets, _ = self._total("losses", 4).tolist()
         # Who was refused may be counted by the program already.
         members = max(members, self._members.refused)
         return ObservedLosses(events, members, sockets, self._programs.misses())
+
+    def _total(self, name: str, count: int) -> np.ndarray:
+        """Return the counters of a map per CPU with one entry, all CPUs together; shape (count,)."""
+        rows = self._programs.maps[name].get(bytes(4), np.dtype((np.uint64, count)))
+        if rows is None:
+            return np.zeros(count, np.uint64)
+        total: np.ndarray = rows.reshape(-1, count).sum(axis=0)
+        return total
 
     def _learn_next(self, sockets: np.ndarray) -> None:
         """Have the programs learn sockets with the next listing if these inodes are not those they have learned.
