@@ -53,26 +53,29 @@ print(len(kept), flush=True)
 sys.stdin.readline()
 """
 
-#: Measures in a process of its own, as a watcher is one; prints a JSON object.
+#: Measures in a process of its own, as a watcher is one; prints a JSON object: of each a list of pairs, seconds
+#: by the clock and of CPU time.
 _WATCHER = """
 import json, sys, time
 from snaplib.observe import Watch
 from snaplib.task import Task
 pid, rounds, arm = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-found = {"start": [], "stop": [], "look": [], "descriptors": [], "kernel": []}
+found = {}
+def timed(name, work):
+    began, began_cpu = time.perf_counter(), time.thread_time()
+    work()
+    took = time.perf_counter() - began, time.thread_time() - began_cpu
+    found.setdefault(name, []).append(took)
 for _ in range(rounds):
     watch = Watch(Task.attach(pid), 600.0, arm=arm)
-    began = time.perf_counter(); watch.start(); found["start"].append(time.perf_counter() - began)
+    timed("start", watch.start)
     for _ in range(10):
-        began = time.perf_counter(); watch._take(); found["look"].append(time.perf_counter() - began)
-        began = time.perf_counter(); watch._source._descriptors()
-        found["descriptors"].append(time.perf_counter() - began)
-        began = time.perf_counter(); watch._source._observer.descriptors()
-        found["kernel"].append(time.perf_counter() - began)
-    began = time.perf_counter(); watch.close(); found["stop"].append(time.perf_counter() - began)
+        timed("look", watch._take)
+        timed("descriptors", watch._source._descriptors)
+        timed("kernel", watch._source._observer.descriptors)
+    timed("stop", watch.close)
 status = open("/proc/self/status").read().split()
-found["memory_kib"] = int(status[status.index("VmHWM:") + 1])
-json.dump(found, sys.stdout)
+json.dump([found, int(status[status.index("VmHWM:") + 1])], sys.stdout)
 """
 
 
@@ -86,19 +89,19 @@ def run(args: argparse.Namespace) -> None:
     """Print a table of times."""
     with _task("import sys; print(0, flush=True); sys.stdin.readline()", 0) as (pid, _):
         _watch(pid, 1, "none")  # compiles, should that be needed
-        small = _watch(pid, args.rounds, "none")
-        armed = _watch(pid, args.rounds, "sample")
+        small, small_kib = _watch(pid, args.rounds, "none")
+        armed, armed_kib = _watch(pid, args.rounds, "sample")
         memory = [
-            ("the library, a small task", small["memory_kib"]),
-            ("the library, an eighth armed", armed["memory_kib"]),
+            ("the library, a small task", small_kib),
+            ("the library, an eighth armed", armed_kib),
             ("the command, --json", _command_kib(pid, "--json", terminal=False)),
             ("the command, on a terminal", _command_kib(pid, terminal=True)),
         ]
     with _task(_FILES, 20_000) as (pid, files):
-        many_files = _watch(pid, args.rounds, "none")
-        memory.append((f"the library, {files} descriptors", many_files["memory_kib"]))
+        many_files, files_kib = _watch(pid, args.rounds, "none")
+        memory.append((f"the library, {files} descriptors", files_kib))
     with _task(_SOCKETS, 10_000) as (pid, sockets):
-        many_sockets = _watch(pid, args.rounds, "none")
+        many_sockets, _ = _watch(pid, args.rounds, "none")
     rows = [
         ("start from cache", small["start"], "first profile included"),
         ("start, an eighth armed", armed["start"], "first profile included"),
@@ -114,16 +117,18 @@ def run(args: argparse.Namespace) -> None:
         ("a look at those", many_sockets["look"], "all of a profile"),
     ]
     print(machine())
-    print("| what | ms, median | largest | limit | |")
-    print("|---|---|---|---|---|")
+    print("| what | ms, median | largest | of CPU, median | limit | |")
+    print("|---|---|---|---|---|---|")
     over = []
-    for name, seconds, remark in rows:
+    for name, pairs, remark in rows:
+        seconds, cpu_seconds = zip(*pairs, strict=True)
         middle = statistics.median(seconds) * 1000
         limit = LIMITS.get(name)
         if limit is not None and middle > limit:
             over.append(name)
         print(
             f"| {name} | {middle:.1f} | {max(seconds) * 1000:.1f} |"
+            f" {statistics.median(cpu_seconds) * 1000:.1f} |"
             f" {'' if limit is None else f'{limit:.0f}'} | {remark} |"
         )
     print("| a watcher | peak MB |")
@@ -178,11 +183,12 @@ def _command_kib(pid: int, *options: str, terminal: bool) -> int:
     return found
 
 
-def _watch(pid: int, rounds: int, arm: str) -> dict[str, list[float]]:
+def _watch(pid: int, rounds: int, arm: str) -> tuple[dict[str, list[tuple[float, float]]], int]:
+    """Return what the watcher measured, and its peak in KiB."""
     result = subprocess.run(
         [sys.executable, "-c", _WATCHER, str(pid), str(rounds), arm],
         stdout=subprocess.PIPE,
         check=True,
     )
-    found: dict[str, list[float]] = json.loads(result.stdout)
-    return found
+    found, peak = json.loads(result.stdout)
+    return found, peak
