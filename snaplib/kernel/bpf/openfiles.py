@@ -32,8 +32,8 @@ class OpenFiles:
     def by_process(self) -> OpenFiles:
         """Return them by process and number, without those of process 0."""
         pids, fds = self.descriptors["tgid"], self.descriptors["fd"]
-        # The kernel lists those of a process in order, and most tasks have few processes.
-        if pids.size and pids[0] and (pids == pids[0]).all():
+        # Most tasks have few processes, and the kernel lists what is open in each of its threads in order.
+        if pids.size and pids[0] and (pids == pids[0]).all() and (fds[1:] >= fds[:-1]).all():
             return self
         order = np.lexsort((fds, pids))
         order = order[np.count_nonzero(pids == 0) :]
