@@ -98,6 +98,18 @@ class Balance:
         disk_s = (waiting_bytes + raw_bytes) * self._disk_s
         return disk_s <= coding_bytes * self._codec_s / self._workers
 
+    def left_s(self, *, waiting_bytes: int, coding_bytes: int) -> float | None:
+        """Return for how long the disk will be busy with what there is; None while that is unknown.
+
+        Args:
+            waiting_bytes: What the disk has yet to write.
+            coding_bytes: What the codec has yet to compress.
+        """
+        if self._disk_s is None:
+            return None
+        ratio = 1.0 if self._ratio is None else self._ratio
+        return (waiting_bytes + coding_bytes * ratio) * self._disk_s
+
     def worth_trying(self, frame: int) -> bool:
         """Whether to try to compress a frame.
 

@@ -39,6 +39,10 @@ _MOST_WRITING = 4
 _FILLING = 3
 #: How often who waits for a buffer is asked whether to go on.
 _ASK_EVERY_S = 0.02
+#: In the background no more is accepted than what is stored within this time, or so many frames while nothing is
+#: known of the disk: when there is a notice it stands between the task and its dump.
+_MOST_BEHIND_S = 0.5
+_MOST_BEHIND = 2
 
 _Row = tuple[int, int, int, int, int, int]
 
@@ -110,6 +114,7 @@ class FrameWriter:
         self._to_code_bytes = 0
         self._to_write_bytes = 0
         self._balance = Balance(options.workers)
+        self._background = False
         self._failure: Exception | None = None
         self._nice = 5
         self._coders, self._writers = self._pools()
@@ -141,7 +146,7 @@ class FrameWriter:
             StoreError: What was given before could not be stored.
         """
         with self._done:
-            self._done.wait_for(lambda: self._free or self._failure is not None)
+            self._done.wait_for(lambda: self._has_room() or self._failure is not None)
             self.check()
             self._rows.append(None)
             return len(self._before) + len(self._rows) - 1, self._free.pop()
@@ -153,11 +158,20 @@ class FrameWriter:
             stopped: Asked now and then whether to stop waiting; it must return at once.
         """
         with self._done:
-            while not self._free and self._failure is None:
+            while not self._has_room() and self._failure is None:
                 if stopped():
                     return None
                 self._done.wait(_ASK_EVERY_S)
             return self.acquire()
+
+    def _has_room(self) -> bool:
+        if not self._free or not self._background:
+            return bool(self._free)
+        waiting, coding = self._to_write_bytes, self._to_code_bytes
+        left_s = self._balance.left_s(waiting_bytes=waiting, coding_bytes=coding)
+        if left_s is None:
+            return waiting + coding < _MOST_BEHIND * self._options.frame_bytes
+        return left_s < _MOST_BEHIND_S
 
     def give_back(self, buffer: memoryview) -> None:
         """Take a buffer that will not be filled; its frame stays empty."""
@@ -214,6 +228,7 @@ class FrameWriter:
     def set_background(self, *, background: bool) -> None:
         """Give way to everything else on this machine, or not; waits until nothing is under way."""
         self.drain()
+        self._background = background
         pools = self._coders, self._writers
         self._nice = 19 if background else 5
         self._coders, self._writers = self._pools()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from snaplib.errors import StoreFull, UsageError
 from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
 from snaplib.store.balance import Balance
+from snaplib.store.framewriter import FrameWriter
+from snaplib.store.index import FRAME
 from snaplib.testing.snapshots import NOISE, feed
 from snaplib.testing.snapshots import SAMPLE_TASK as TASK
 from snaplib.testing.stores import FailingBackend, MemoryBackend
@@ -186,6 +189,54 @@ def test_balance():
     assert [has_time(fast, waiting) for waiting in (0, 8, 9)] == [True, True, False]
     assert not has_time(fast, coding=0), "nobody waits for an idle codec"
     assert not has_time(slow)
+
+
+def test_how_long_the_disk_will_be_busy():
+    """With what waits for it, and with what the codec will leave."""
+    balance = Balance(workers=1)
+    assert balance.left_s(waiting_bytes=1, coding_bytes=1) is None
+    balance.written(1000, 0.5, at_once=1)
+    assert balance.left_s(waiting_bytes=2000, coding_bytes=1000) == pytest.approx(1.5)
+    balance.compressed(1000, 200, 0.1)
+    assert balance.left_s(waiting_bytes=2000, coding_bytes=1000) == pytest.approx(1.1)
+
+
+class Gate:
+    """Segments on a disk that stands still until it is told to go on."""
+
+    def __init__(self):
+        self.open = threading.Event()
+
+    def append(self, _data):
+        self.open.wait(20)
+        return 0, 0
+
+
+def test_in_the_background_little_is_accepted_from_a_slow_disk():
+    """What is on its way stands between a notice and the dump."""
+    gate = Gate()
+    options = PageLogOptions(frame_bytes=PAGE_BYTES, workers=1, codec="none")
+    frames = FrameWriter(gate, options, np.zeros(0, FRAME))
+    frames.set_background(background=True)
+
+    def accepted():
+        room = frames.try_acquire(lambda: True)
+        if room is None:
+            return False
+        number, buffer = room
+        buffer[:] = NOISE[:PAGE_BYTES]
+        frames.submit(number, buffer, PAGE_BYTES)
+        return True
+
+    try:
+        assert [accepted() for _ in range(4)] == [True, True, False, False]
+        gate.open.set()
+        frames.drain()
+        assert accepted()
+        frames.drain()
+    finally:
+        gate.open.set()
+        frames.close()
 
 
 def test_memory_that_does_not_compress():
