@@ -14,7 +14,7 @@ import attrs
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import cpu_features
 from snaplib.checkpoint.imagefolder import ImageFolder, images_of
-from snaplib.checkpoint.lazy import LazyHelper, note_lazy
+from snaplib.checkpoint.lazy import LazyHelper, hot_frames, note_lazy
 from snaplib.checkpoint.memoryimages import write_lazy_images
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.taskfiles import put_back
@@ -143,7 +143,7 @@ class _Restore:
         with self.store.read(self.snapshot.id) as reader:
             put_back(reader, self.changed_files)
             write_lazy_images(reader, self.criu, images)
-            helper.begin(self.snapshot, self.criu, images, ())
+            helper.begin(self.snapshot, self.criu, images, hot_frames(reader.pages.index))
             self.report("restoring", 0)
             session = self._new_session(reader)
         try:

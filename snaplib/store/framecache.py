@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from snaplib.errors import SnapshotDamaged, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from snaplib.store.backend import Data
 
@@ -32,6 +32,7 @@ class FrameCache:
     Args:
         load: Reads a frame; several threads call it.
         most: How many frames to keep.
+        kept: Frames to keep besides, once they were fetched.
         sleep: Waits so many seconds.
     """
 
@@ -39,13 +40,16 @@ class FrameCache:
         self,
         load: Callable[[int], Data],
         most: int = 12,
+        kept: Collection[int] = (),
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._load = load
+        self._kept = frozenset(kept)
         self._most = max(most, 2)
         self._sleep = sleep
         self._lock = threading.Lock()
         self._frames: collections.OrderedDict[int, Future[Data]] = collections.OrderedDict()
+        self._kept_frames: dict[int, Future[Data]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, "snaplib-fetch")
         self._closed = False
 
@@ -69,13 +73,16 @@ class FrameCache:
 
     def _submit(self, number: int) -> Future[Data]:
         with self._lock:
-            future = self._frames.get(number)
+            future = self._kept_frames.get(number) or self._frames.get(number)
             if future is None:
                 future = self._threads.submit(self._fetch, number)
+                if number in self._kept:
+                    self._kept_frames[number] = future
+                    return future
                 self._frames[number] = future
                 while len(self._frames) > self._most:
                     self._frames.popitem(last=False)[1].cancel()
-            else:
+            elif number not in self._kept:
                 self._frames.move_to_end(number)
             return future
 

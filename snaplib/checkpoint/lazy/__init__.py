@@ -7,6 +7,6 @@ and end when the last page has come.
 
 from snaplib.checkpoint.lazy.helper import LazyHelper
 from snaplib.checkpoint.lazy.pending import note_lazy, wait_for_memory
-from snaplib.checkpoint.lazy.split import split_runs
+from snaplib.checkpoint.lazy.split import hot_frames, split_runs
 
-__all__ = ["LazyHelper", "note_lazy", "split_runs", "wait_for_memory"]
+__all__ = ["LazyHelper", "hot_frames", "note_lazy", "split_runs", "wait_for_memory"]

@@ -66,9 +66,10 @@ class _Server:
         )
         with store.read(self._order["snapshot"]) as reader:
             pages = reader.pages
-            cache = FrameCache(pages.load_frame)
+            first = self._order["first_frames"]
+            cache = FrameCache(pages.load_frame, kept=first)
             try:
-                cache.want(self._order["first_frames"])
+                cache.want(first)
                 return self._with_daemon(pages.index, cache)
             finally:
                 cache.close()

@@ -59,7 +59,7 @@ class LazyHelper:
             snapshot: What is restored.
             criu: The CRIU whose daemon to use.
             folder: The folder of images; the helper's from now on, removed when it ends.
-            first_frames: The frames to fetch before they are asked for.
+            first_frames: The frames to fetch before they are asked for, and to keep: a few.
         """
         self._snapshot_id = snapshot.id
         self._tell(
