@@ -483,7 +483,7 @@ class _Dump:
         self.progress("committed", self._server.page_bytes)
 
     def _extra(self) -> dict[str, Any]:
-        extra: dict[str, Any] = {"shell_job": self._is_shell_job}
+        extra: dict[str, Any] = {"shell_job": self._is_shell_job, "tcp": self.tcp}
         if self.stand_in:
             # Those whose contents are kept are compared with them.
             listed = self._kept_files.get("files", ())

@@ -247,7 +247,9 @@ def _run_criu(
     opts.link_remap = True
     opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
-    opts.tcp_established = True
+    # CRIU refuses images of closed connections unless it is told of them again.
+    opts.tcp_close = snapshot.extra.get("tcp") == "close"
+    opts.tcp_established = not opts.tcp_close
     opts.lazy_pages = lazy
     opts.shell_job = bool(snapshot.extra.get("shell_job", False))
     for descriptor, key in inherited:

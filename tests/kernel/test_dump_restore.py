@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -342,3 +343,44 @@ def test_cpus_of_each_thread(store: Store, tmp_path: Path, tasks: list[Task]) ->
 
     assert again.affinity() == expected
     works(ready)
+
+
+#: Sends a number again and again; connects anew when the connection is lost, and goes on with the number it was at.
+CLIENT = """
+import socket, sys, time
+number, lines = 0, None
+while True:
+    try:
+        if lines is None:
+            lines = socket.create_connection(("127.0.0.1", int(sys.argv[1]))).makefile("rw")
+        print(number + 1, file=lines, flush=True)
+        if not lines.readline():
+            raise ConnectionError
+        number += 1
+    except OSError:
+        lines = None
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.require("all")
+def test_a_connection_that_is_closed_is_made_again(store: Store, tasks: list[Task]) -> None:
+    """With ``tcp="close"``: the task finds its connection lost, and its peer a new one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        port = str(listener.getsockname()[1])
+        task = Task.launch(["/usr/bin/python3", "-c", CLIENT, port], **NOWHERE)
+        tasks.append(task)
+        first, _ = listener.accept()
+        with first, first.makefile("rw") as lines:
+            first.settimeout(20)
+            for number in range(1, 24):
+                assert lines.readline() == f"{number}\n"
+                if number < 23:
+                    print("yes", file=lines, flush=True)
+            snapshot = dump(task, store, tcp="close")
+        tasks.append(restore(store, snapshot.id, **NOWHERE))
+        second, _ = listener.accept()
+        with second, second.makefile("rw") as lines:
+            second.settimeout(20)
+            assert lines.readline() == "23\n"
