@@ -4,7 +4,7 @@ python -m tests.guests build                       make what guests are made of;
 python -m tests.guests refresh                     make it again, with the kernels of today
 python -m tests.guests [--kernel K] -- COMMAND...  run a command in the checkout's copy, as root
 python -m tests.guests [--kernel K] test [PATH...] run tests; of all kernels unless one is named
-python -m tests.guests pair [SOURCE TARGET]        move a task with a live connection from guest to guest
+python -m tests.guests pair [WAY [SOURCE TARGET]]  move a task with a live connection from guest to guest
 python -m tests.guests matrix                      write docs/support.md from the results of the tests
 """
 
@@ -18,7 +18,7 @@ from tests.guests.debian import BuildError
 from tests.guests.image import KERNELS, Image
 from tests.guests.machine import Job
 from tests.guests.matrix import write_matrix
-from tests.guests.pair import run_pair
+from tests.guests.pair import MOVES, run_pair
 from tests.guests.running import run_job
 from tests.guests.suite import PATHS, run_suite
 
@@ -64,8 +64,11 @@ def main(words: list[str]) -> int:
         paths = tuple(rest) or PATHS
         return run_suite(kernels, image, accelerator=args.accelerator, paths=paths)
     if verb == "pair":
-        source, destination = rest or ("6.1", "newest")
-        return 0 if run_pair(image, (source, destination), accelerator=args.accelerator) else 1
+        way = rest[0] if rest else "eager"
+        if way not in MOVES or not {*rest[1:]} <= {*KERNELS} or len(rest) not in (0, 1, 3):
+            parser.error(f"pair: a way ({', '.join(MOVES)}), and two kernels or none")
+        kernels = (rest[1], rest[2]) if rest[1:] else MOVES[way]
+        return 0 if run_pair(image, kernels, way=way, accelerator=args.accelerator) else 1
     if verb != "--" or not rest:
         parser.error("a command comes after --")
     job = Job(

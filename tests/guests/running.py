@@ -47,6 +47,24 @@ def run_job(
     return outcome
 
 
+def prefixed(name: str) -> Callable[[bytes], None]:
+    """Return a function that prints lines of a guest's output with its name before each.
+
+    Args:
+        name: Of the guest.
+    """
+    rest = bytearray()
+
+    def show(content: bytes) -> None:
+        rest.extend(content)
+        *lines, last = bytes(rest).split(b"\n")
+        rest[:] = last
+        sys.stdout.buffer.write(b"".join(f"[{name}] ".encode() + line + b"\n" for line in lines))
+        sys.stdout.buffer.flush()
+
+    return show
+
+
 def tell(what: str, outcome: Outcome) -> None:
     """Say how a guest failed, with the end of its console."""
     print(f"guests: after {outcome.duration_s:.0f} s: {what}; its console:", file=sys.stderr)

@@ -1,38 +1,32 @@
 """What is tried in each guest, and what is kept of how it went: one folder of results a kernel.
 
 A guest gets the snapshots that guests of other kernels have left: hence two rounds, for what an old kernel makes of a
-new one's is as interesting as the other way round.
+new one's is as interesting as the other way round.  Last come the moves of a task from guest to guest.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
-import attrs
-
-from tests.guests.image import KERNELS, ROOT, Image
-from tests.guests.machine import End, Job, Outcome
-from tests.guests.running import run_job
-
-#: Where results are, beside the checkout's other leavings.
-RESULTS = ROOT / "build/guests"
+from tests.guests.image import KERNELS, Image
+from tests.guests.machine import End, Job
+from tests.guests.pair import MOVES, run_pair
+from tests.guests.results import RESULTS, write_results
+from tests.guests.running import prefixed, run_job
 
 #: Tests that every guest runs: those made for guests, and those of what a kernel decides.
 PATHS = (
     "tests/guests/inside",
-    "tests/kernel/test_doctor.py",
-    "tests/kernel/test_dump_restore.py",
+    "tests/kernel/test_dump_restore.py::test_a_feature_comes_back",
     "tests/kernel/test_freezer.py",
-    "tests/kernel/test_shim.py",
-    "tests/kernel/track",
+    "tests/kernel/track/test_writeprotect.py",
     "tests/kernel/observe/test_exact.py",
-    "tests/kernel/observe/test_faults.py",
 )
 
 #: Emulated guests are some ten times slower than the machine below them.
@@ -40,25 +34,13 @@ _TEST_TIMEOUT_S = 400
 _GUEST_TIMEOUT_S = 1500.0
 
 
-@attrs.frozen
-class Verdict:
-    """How the tests of one file went in one guest.
-
-    Attributes:
-        passed: How many passed.
-        failed: The names of those that did not.
-        skipped: How many were skipped.
-        why: The reasons for that.
-    """
-
-    passed: int
-    failed: tuple[str, ...]
-    skipped: int
-    why: tuple[str, ...]
-
-
 def run_suite(
-    kernels: list[str], image: Image, *, accelerator: str, paths: tuple[str, ...] = PATHS
+    kernels: Sequence[str],
+    image: Image,
+    *,
+    accelerator: str,
+    paths: tuple[str, ...] = PATHS,
+    at_once: int | None = None,
 ) -> int:
     """Run the tests on kernels, keep the results, and return 0 if all passed.
 
@@ -66,34 +48,46 @@ def run_suite(
         kernels: Names out of `image.KERNELS`.
         image: What guests are made of.
         accelerator: ``tcg`` or ``kvm``.
-        paths: Of tests.
+        paths: Of tests; the moves are made only if these are all.
+        at_once: How many guests run at a time; a guest keeps one CPU busy.  By default 2, or 1 on a single CPU.
     """
-    failed = []
-    for kernel in kernels:
+    began = time.monotonic()
+    at_once = at_once or min(2, os.cpu_count() or 1)
+
+    def alone(kernel: str) -> str | None:
         folder = RESULTS / kernel
         shutil.rmtree(folder, ignore_errors=True)
-        outcome = _round(kernel, image, accelerator, _pytest(paths), folder=folder)
-        if outcome.end is not End.DONE or outcome.status:
-            failed.append(kernel)
-    for kernel in kernels:
+        fine = _round(kernel, image, accelerator, _pytest(paths), folder=folder)
+        return None if fine else kernel
+
+    def crossed(kernel: str) -> str | None:
         others = [
             one for one in KERNELS if one != kernel and (RESULTS / one / "snapshots").exists()
         ]
         if not others:
-            continue
-        crossed = _pytest(("tests/guests/inside/test_other_kernels.py",), report="crossed")
-        outcome = _round(
-            kernel, image, accelerator, crossed, folder=RESULTS / kernel, others=others
-        )
-        if outcome.end is not End.DONE or outcome.status:
-            failed.append(f"{kernel} with snapshots of {', '.join(others)}")
-    for one in failed:
+            return None
+        command = _pytest(("tests/guests/inside/test_other_kernels.py",), report="crossed")
+        folder = RESULTS / kernel
+        fine = _round(kernel, image, accelerator, command, folder=folder, others=others)
+        return None if fine else f"{kernel} with snapshots of {', '.join(others)}"
+
+    failed: list[str | None] = []
+    with ThreadPoolExecutor(at_once) as pool:
+        failed += pool.map(alone, kernels)
+        failed += pool.map(crossed, kernels)
+    if paths == PATHS and len(kernels) == len(KERNELS):
+        for way, pair in MOVES.items():
+            if not run_pair(image, pair, way=way, accelerator=accelerator):
+                failed.append(f"{way} move from {pair[0]} to {pair[1]}")
+    print(f"guests: {write_results()}", file=sys.stderr)
+    for one in filter(None, failed):
         print(f"guests: FAILED: {one}", file=sys.stderr)
-    return 1 if failed else 0
+    print(f"guests: all in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return 1 if any(failed) else 0
 
 
 def _pytest(paths: tuple[str, ...], report: str = "tests") -> list[str]:
-    command = ["python", "-m", "pytest", "-q", "--timeout", str(_TEST_TIMEOUT_S)]
+    command = ["python", "-m", "pytest", "-v", "--timeout", str(_TEST_TIMEOUT_S)]
     return [*command, f"--junitxml=/out/{report}.xml", "-p", "no:cacheprovider", *paths]
 
 
@@ -105,43 +99,15 @@ def _round(
     *,
     folder: Path,
     others: Sequence[str] = (),
-) -> Outcome:
+) -> bool:
     print(f"guests: kernel {kernel}", file=sys.stderr, flush=True)
-    began = time.monotonic()
     job = Job(
         command,
         folders={one: RESULTS / one / "snapshots" for one in others},
         timeout_s=_GUEST_TIMEOUT_S,
     )
-    outcome = run_job(image, kernel, job, out=folder, accelerator=accelerator)
-    print(f"guests: kernel {kernel}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return outcome
-
-
-def verdicts(kernel: str) -> dict[str, Verdict]:
-    """Return how the tests of each file went, by the path of the file."""
-    counts: dict[str, list[ET.Element]] = {}
-    for report in sorted((RESULTS / kernel).glob("*.xml")):
-        for case in ET.parse(report).iter("testcase"):
-            counts.setdefault(case.get("classname", "").replace(".", "/") + ".py", []).append(case)
-    found = {}
-    for path, cases in counts.items():
-        skipped = [case.find("skipped") for case in cases if case.find("skipped") is not None]
-        bad = [
-            case.get("name", "")
-            for case in cases
-            if case.find("failure") is not None or case.find("error") is not None
-        ]
-        found[path] = Verdict(
-            passed=len(cases) - len(skipped) - len(bad),
-            failed=tuple(bad),
-            skipped=len(skipped),
-            why=tuple(sorted({one.get("message", "") for one in skipped})),
-        )
-    return found
-
-
-def doctor(kernel: str) -> dict[str, object]:
-    """Return what `snaplib doctor` said in the guest."""
-    told: dict[str, object] = json.loads((RESULTS / kernel / "doctor.json").read_text())
-    return told
+    outcome = run_job(
+        image, kernel, job, out=folder, accelerator=accelerator, show=prefixed(kernel)
+    )
+    print(f"guests: kernel {kernel}: {outcome.duration_s:.0f} s", file=sys.stderr, flush=True)
+    return outcome.end is End.DONE and outcome.status == 0

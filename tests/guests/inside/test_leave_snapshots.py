@@ -34,7 +34,7 @@ def test_a_snapshot_is_left(name):
     ready = folder / "ready"
     task = Task.launch(["/usr/bin/python3", str(FEATURES), name, str(ready)], **NOWHERE)
     assert task.session is not None
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 180
     while not ready.exists():
         assert time.monotonic() < give_up
         time.sleep(0.05)

@@ -46,7 +46,7 @@ class Trees:
         words = [sys.executable, TREE, ready, self.finish, mib, children]
         task = Task.launch([str(word) for word in words], **NOWHERE)
         self._tasks.append(task)
-        self._eventually(ready.exists, "the memory is there", deadline_s=60)
+        self._eventually(ready.exists, "the memory is there", deadline_s=180)
         return task
 
     def check(self, store: Store, snapshot_id: str) -> None:
@@ -55,7 +55,7 @@ class Trees:
         task = restore(store, snapshot_id, **NOWHERE)
         self._tasks.append(task)
         self.finish.touch()
-        status = task.wait(60)
+        status = task.wait(180)
         self.finish.unlink()
         for failure in self._folder.glob("*-failure"):
             raise AssertionError(failure.read_text())
