@@ -7,6 +7,7 @@ The few frame buffers are the only copy of the task's memory.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -39,6 +40,11 @@ _MOST_WRITING = 4
 _FILLING = 3
 #: How often who waits for a buffer is asked whether to go on.
 _ASK_EVERY_S = 0.02
+#: What is added to the niceness of threads that compress, less for those that write. In the background a busy
+#: task leaves them a tenth of its CPU: `snaplib.warm.Pace` says how much is used, and what the window needs gets done.
+_NICE = 5
+_NICE_BEHIND = 10
+_WRITERS_LESS = 5
 #: In the background no more is accepted than what is stored within this time, or so many frames while nothing is
 #: known of the disk: when there is a notice it stands between the task and its dump.
 _MOST_BEHIND_S = 0.5
@@ -116,7 +122,9 @@ class FrameWriter:
         self._balance = Balance(options.workers)
         self._background = False
         self._failure: Exception | None = None
-        self._nice = 5
+        self._nice = _NICE
+        #: The threads by their ids, and by how much less each gives way than one that compresses.
+        self._threads: dict[int, int] = {}
         self._coders, self._writers = self._pools()
 
     @property
@@ -227,10 +235,13 @@ class FrameWriter:
 
     def set_background(self, *, background: bool) -> None:
         """Give way to everything else on this machine, or not; waits until nothing is under way."""
+        self._nice = _NICE_BEHIND if background else _NICE
+        if not background:
+            # What is under way would be long in coming, where a busy task has the only CPU.
+            self._hurry()
         self.drain()
         self._background = background
         pools = self._coders, self._writers
-        self._nice = 19 if background else 5
         self._coders, self._writers = self._pools()
         for pool in pools:
             pool.shutdown()
@@ -257,6 +268,7 @@ class FrameWriter:
         with self._done:
             self._free = list(self._buffers)
             self._coding = self._writing = self._storing = 0
+            self._to_code_bytes = self._to_write_bytes = 0
             self._failure = None
         self._coders, self._writers = self._pools()
         return np.concatenate((np.zeros(len(self._before), np.bool_), np.array(lost, np.bool_)))
@@ -268,12 +280,35 @@ class FrameWriter:
 
     def _pools(self) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
         # Coders get the CPU after those that receive: what they leave is stored raw.
-        coders = ThreadPoolExecutor(
-            self._options.workers, "snaplib-codec", initializer=_give_way, initargs=(self._nice,)
+        self._threads = {}
+        return (
+            ThreadPoolExecutor(
+                self._options.workers,
+                "snaplib-codec",
+                initializer=self._give_way,
+                initargs=(self._threads, 0),
+            ),
+            ThreadPoolExecutor(
+                _WRITERS,
+                "snaplib-write",
+                initializer=self._give_way,
+                initargs=(self._threads, _WRITERS_LESS),
+            ),
         )
-        return coders, ThreadPoolExecutor(
-            _WRITERS, "snaplib-write", initializer=_give_way, initargs=(self._nice - 5,)
-        )
+
+    def _give_way(self, threads: dict[int, int], less: int) -> None:
+        """Have this thread get the CPU after others."""
+        tid = threading.get_native_id()
+        threads[tid] = less
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, tid, min(19, own + self._nice - less))
+
+    def _hurry(self) -> None:
+        """Have the threads that there are get the CPU sooner, if this process may do that."""
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        for tid, less in list(self._threads.items()):
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, tid, min(19, own + self._nice - less))
 
     def _for_codec(self, at: int, size: int) -> bool:
         """Wait until there is somebody for a frame, and tell whether to compress it."""
@@ -363,9 +398,3 @@ class FrameWriter:
                 self._storing -= 1
                 self._balance.written(len(stored), time.perf_counter() - begun, at_once)
         self._rows[at] = (segment, kind, offset, len(stored), pages, checksum)
-
-
-def _give_way(nice: int) -> None:
-    """Have this thread get the CPU after others."""
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, own + nice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 
@@ -211,6 +212,24 @@ class Gate:
         self.open.wait(20)
         return 0, 0
 
+    def salvage(self):
+        return set()
+
+
+class Full:
+    """Segments on a disk that has no room until it is told so."""
+
+    def __init__(self):
+        self.full = True
+
+    def append(self, _data):
+        if self.full:
+            raise StoreFull("no room left")
+        return 0, 0
+
+    def salvage(self):
+        return set()
+
 
 def test_in_the_background_little_is_accepted_from_a_slow_disk():
     """What is on its way stands between a notice and the dump."""
@@ -236,6 +255,54 @@ def test_in_the_background_little_is_accepted_from_a_slow_disk():
         frames.drain()
     finally:
         gate.open.set()
+        frames.close()
+
+
+def test_after_a_failure_nothing_is_thought_to_be_on_its_way():
+    """Or nothing would be accepted any more in the background."""
+    disk = Full()
+    options = PageLogOptions(frame_bytes=PAGE_BYTES, workers=1, codec="zstd")
+    frames = FrameWriter(disk, options, np.zeros(0, FRAME))
+    frames.set_background(background=True)
+    try:
+        number, buffer = frames.acquire()
+        buffer[:] = NOISE[:PAGE_BYTES]
+        frames.submit(number, buffer, PAGE_BYTES)
+        with pytest.raises(StoreFull):
+            frames.drain()
+        frames.salvage()
+        disk.full = False
+        for _ in range(4):
+            room = frames.try_acquire(lambda: True)
+            assert room is not None
+            number, buffer = room
+            buffer[:] = NOISE[:PAGE_BYTES]
+            frames.submit(number, buffer, PAGE_BYTES)
+            frames.drain()
+    finally:
+        frames.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be less nice than it was")
+def test_who_is_in_a_hurry_gets_the_cpu_sooner(monkeypatch):
+    """What was begun in the background does not keep a dump waiting."""
+    frames = FrameWriter(Gate(), PageLogOptions(workers=1), np.zeros(0, FRAME))
+    frames.set_background(background=True)
+    threads = [
+        pool.submit(threading.get_native_id).result() for pool in (frames._coders, frames._writers)
+    ]
+    seen = []
+
+    def niceness():
+        return [os.getpriority(os.PRIO_PROCESS, tid) for tid in threads]
+
+    try:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert niceness() == [min(19, own + 10), min(19, own + 5)]
+        monkeypatch.setattr(frames, "drain", lambda: seen.append(niceness()))
+        frames.set_background(background=False)
+        assert seen == [[min(19, own + 5), own]]
+    finally:
         frames.close()
 
 
