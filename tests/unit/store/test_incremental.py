@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -181,7 +182,11 @@ def test_a_store_that_fills_up_in_a_copy(memory):
     """The error comes out, and what was committed before stays whole."""
     store = Store.over(memory, create=True)
     first, content = SampleMemory(store).dump()
-    memory_of_task = SampleMemory(Store.over(FailingBackend(memory, 20_000)), pages=400)
+    memory_of_task = SampleMemory(
+        Store.over(FailingBackend(memory, 20_000)),
+        pages=400,
+        options=attrs.evolve(SMALL, codec="none"),
+    )
     with pytest.raises(StoreFull):
         memory_of_task.copy_ahead()
     memory_of_task.writer.abort()
