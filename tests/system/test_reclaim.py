@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from snaplib.testing.metadata import FakeAws, FakeAzure, FakeGcp
 from tests.system.conftest import WORKLOADS, Bench, wait_until
+from tests.workloads import large
 
 pytestmark = pytest.mark.slow
 
 SAVED = 75
-LINES = 25_000
+
+#: Source -> the seconds that it leaves, and the MiB of the task's memory.
+CASES = {
+    "aws": (120, 1024),
+    "gcp": (30, 1024),
+    "azure": (30, 1024),
+    "kubernetes": (29, 64),
+    "slurm": (120, 64),
+    "file": (25, 64),
+    "command": (20, 64),
+}
 
 #: What to put behind --reclaim, what the process needs in its environment, and how to give notice.
-Way = tuple[str, dict[str, str], Callable[[], object]]
+Way = tuple[str, dict[str, str], Callable[[subprocess.Popen[bytes]], object]]
 
 
 @contextlib.contextmanager
@@ -29,23 +44,29 @@ def a_way(name: str, folder: Path) -> Iterator[Way]:
     path = folder / "going"
     if name == "aws":
         with FakeAws() as aws:
-            yield "aws", aws.environment, lambda: aws.announce(120.0)
+            yield "aws", aws.environment, lambda _run: aws.announce(120.0)
     elif name == "gcp":
         with FakeGcp() as gcp:
-            yield "gcp", gcp.environment, gcp.announce
+            yield "gcp", gcp.environment, lambda _run: gcp.announce()
     elif name == "azure":
         with FakeAzure() as azure:
             azure.announce(30.0, name="another")
-            yield "azure", azure.environment, lambda: azure.announce(30.0)
+            yield "azure", azure.environment, lambda _run: azure.announce(30.0)
             assert len(azure.started) == 1, "the event was acknowledged once the task was saved"
+    elif name == "kubernetes":
+        grace = {"SNAPLIB_GRACE_PERIOD_S": "30"}
+        yield "kubernetes", grace, lambda run: run.send_signal(signal.SIGTERM)
+    elif name == "slurm":
+        job = {"SLURM_JOB_ID": "23", "SLURM_JOB_END_TIME": str(int(time.time()) + 86400)}
+        yield "slurm", job, lambda run: run.send_signal(signal.SIGUSR1)
     elif name == "file":
-        yield f"file={path}", {}, lambda: path.write_text("25")
+        yield f"file={path}", {}, lambda _run: path.write_text("25")
     else:
         line = f"until test -e {path}; do sleep 0.1; done; echo 20"
-        yield f"command={line}", {}, path.touch
+        yield f"command={line}", {}, lambda _run: path.touch()
 
 
-def events_of(path: Path) -> list[dict[str, object]]:
+def events_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -53,42 +74,42 @@ def names_of(path: Path) -> list[object]:
     return [event["event"] for event in events_of(path)]
 
 
-@pytest.mark.parametrize("name", ["aws", "gcp", "azure", "file", "command"])
+@pytest.mark.parametrize("name", CASES)
 def test_saved_in_time_and_resumed(bench: Bench, name: str) -> None:
-    command = [sys.executable, str(WORKLOADS / "numbered.py"), str(LINES), "0.002"]
+    """By a second run of the same command in a namespace of its own, on a machine that knows nothing of the first."""
+    window_s, mib = CASES[name]
+    finish = bench.folder / "finish"
+    command = [sys.executable, WORKLOADS / "large.py", str(mib), finish]
     out, events = bench.folder / "out", bench.folder / "events"
     with a_way(name, bench.folder) as (source, environment, announce):
         with out.open("ab") as stream:
-            process = bench.start(
+            run = bench.start(
                 ["run", "--reclaim", source, "--events", events, "--", *command],
                 stdout=stream,
                 stderr=subprocess.DEVNULL,
                 env={**bench.env, **environment},
             )
         wait_until(lambda: out.stat().st_size > 1000, "the task to write")
-        announce()
-        assert process.wait(60) == SAVED
-    (notice,) = [event for event in events_of(events) if event["event"] == "notice"]
-    window = {"aws": 120, "gcp": 30, "azure": 30, "file": 25, "command": 20}[name]
-    assert window - 15 < notice["window_s"] <= window
-    assert str(notice["source"]).startswith(name)
+        announce(run)
+        assert run.wait(100) == SAVED
     ahead = ("plan", "copying", "copied")
-    told = [one for one in names_of(events) if one not in ahead]
-    assert told == ["started", "notice", "dumping", "saved"]
+    told = [event for event in events_of(events) if event["event"] not in ahead]
+    assert [event["event"] for event in told] == ["started", "notice", "dumping", "saved"]
+    _started, notice, _dumping, saved = told
+    assert window_s - 15 < notice["window_s"] <= window_s
+    assert str(notice["source"]).startswith(name if "=" in source else ("signal", name))
+    assert saved["time_s"] - notice["time_s"] < notice["window_s"]
+    assert saved["memory_bytes"] > mib << 20
 
+    shutil.rmtree(bench.runtime)
+    finish.touch()
     with out.open("ab") as stream:
-        done = bench.run(
-            "run",
-            "--reclaim",
-            "signal",
-            "--",
-            *command,
-            stdout=stream,
-            stderr=subprocess.DEVNULL,
-            capture_output=False,
+        again = bench.start(
+            ["run", "--reclaim", "signal", "--events", events, "--", *command], stdout=stream
         )
-    assert done.returncode == 0
-    assert out.read_text() == "".join(f"line {number:09d}\n" for number in range(1, LINES + 1))
+    assert again.wait(100) == 0
+    assert "restored" in names_of(events)
+    assert large.check(out.read_text(), mib) > 0
 
 
 def test_a_notice_that_is_taken_back(bench: Bench) -> None:
