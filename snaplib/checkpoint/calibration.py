@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
+from snaplib.checkpoint.compressibility import sample_compression
 from snaplib.checkpoint.dumping import dump
 from snaplib.checkpoint.noting import CALIBRATION
 from snaplib.errors import DumpFailed
 from snaplib.forecasting import DumpRecord
-from snaplib.history import History
+from snaplib.history import History, forecast
+from snaplib.observe import Watch
 from snaplib.store import Store
 from snaplib.task import Task
 
@@ -148,7 +150,12 @@ def calibrate(
 def _measure(subject: Subject, store: Store, deadline_s: float) -> None:
     with _running(subject) as pid:
         key = f"{CALIBRATION}-{subject.name}"
-        snapshot = dump(Task.attach(pid), store, key=key, leave_running=True, deadline_s=deadline_s)
+        task = Task.attach(pid)
+        with Watch(task, arm="none") as watch:
+            expected = forecast(watch.profile(), store=store, sample=sample_compression(task))
+        snapshot = dump(
+            task, store, key=key, plan=expected, leave_running=True, deadline_s=deadline_s
+        )
         store.remove(snapshot.id)
 
 

@@ -44,20 +44,22 @@ def sample_compression(task: Task, pieces: int = _PIECES) -> CompressionSample |
     """
     # The same task gives the same places: what differs is the task.
     choose = random.Random(task.pid)
-    raw = stored = 0
+    raw = stored = tried = 0
     busy_s = 0.0
     for piece in _pieces(task, choose, pieces):
         if is_zero(piece):
             raw += len(piece)
             continue
-        begun = time.perf_counter()
+        # By its CPU: the task is still at work beside it, which it is not when it is dumped.
+        begun = time.thread_time()
         after = compress(piece, _LEVEL)
-        busy_s += time.perf_counter() - begun
+        busy_s += time.thread_time() - begun
+        tried += len(piece)
         raw += len(piece)
         stored += len(piece if after is None else after)
     if not raw:
         return None
-    speed = raw / busy_s if busy_s > 0 else None
+    speed = tried / busy_s if busy_s > 0 else None
     return CompressionSample(stored / raw, raw, speed, _LEVEL)
 
 

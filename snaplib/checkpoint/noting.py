@@ -118,7 +118,7 @@ def promise_of(
         window_s, step = step.window_s, step.step
     if step is None:
         return None
-    return Promise(step.size_bytes, step.duration_s, step.fits, window_s)
+    return Promise(step.size_bytes, step.duration_s, step.fits, window_s, step.codec_bytes_s)
 
 
 def promise_from(watch: Watch | None, store: Store, window_s: float) -> Promise | None:
@@ -185,7 +185,9 @@ def note(
         store=store_identity(store),
         program=_program(task) if calibration is None else calibration,
         work=attrs.evolve(
-            work, ratio=codec.stored_bytes / codec.raw_bytes if codec.raw_bytes else None
+            work,
+            ratio=codec.stored_bytes / codec.raw_bytes if codec.raw_bytes else None,
+            codec_bytes_s=None if promise is None else promise.codec_bytes_s,
         ),
         phases=phases,
         # What was copied ahead was stored before.

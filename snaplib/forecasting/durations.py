@@ -42,6 +42,9 @@ _FLOW = 2
 #: Speeds before anything was measured, in bytes a second.
 _MEMORY_BYTES_S = 1.5e9
 _CODEC_BYTES_S = 4e8
+#: One thread with a sample of a usual task, before anything was measured, and by how much a task may differ.
+_SAMPLED_BYTES_S = 3.5e8
+_MOST_OFF = 5.0
 _STORE_BYTES_S = 5e8
 _HELD_UP_S = 0.6e-9
 _MOST_HELD_UP_S = 3e-9
@@ -65,6 +68,8 @@ class DurationModel:
             sum is known better than each of them.
         phases: A regression for each phase, which shares the total out.
         ratio: What the codec leaves of a byte, where a task's own ratio is not known.
+        sampled_bytes_s: How fast one thread compresses a sample of a task with which the codec is as fast as
+            in the pipeline.
         count: How many dumps are behind it.
     """
 
@@ -72,6 +77,7 @@ class DurationModel:
     total: Regression
     phases: dict[str, Regression]
     ratio: float = _RATIO
+    sampled_bytes_s: float = _SAMPLED_BYTES_S
     count: int = 0
 
     @classmethod
@@ -90,7 +96,8 @@ class DurationModel:
         """
         ratios = [one.work.ratio for one in records if one.work.ratio is not None]
         ratio = float(np.median(ratios)) if ratios else _RATIO
-        pipeline, total = _total(_speeds(records), records, ratio, weights)
+        sampled = _sampled_bytes_s(records)
+        pipeline, total = _total(_speeds(records, sampled), records, ratio, sampled, weights)
         local = [*elsewhere, *records]
         both = None if weights is None else np.append(np.full(len(elsewhere), 0.5), weights)
         fitted = {}
@@ -98,11 +105,14 @@ class DurationModel:
             rows = local if phase in ("start", "walk") else list(records)
             counts = both if phase in ("start", "walk") else weights
             features = np.array(
-                [_features(phase, one.work, _flow(pipeline, one.work, ratio)) for one in rows]
+                [
+                    _features(phase, one.work, _flow(pipeline, one.work, ratio, sampled))
+                    for one in rows
+                ]
             ).reshape(len(rows), len(_PRIORS[phase]))
             seconds = np.array([getattr(one.phases, f"{phase}_s") for one in rows], np.float64)
             fitted[phase] = Regression.fit(features, seconds, np.array(_PRIORS[phase]), counts)
-        return cls(pipeline, total, fitted, ratio, len(records))
+        return cls(pipeline, total, fitted, ratio, sampled, len(records))
 
     def phases_of(self, work: Work, bandwidth_bytes_s: float | None = None) -> Phases:
         """Return the seconds of a dump.
@@ -134,7 +144,7 @@ class DurationModel:
         pipeline = self.pipeline
         if bandwidth_bytes_s is not None:
             pipeline = attrs.evolve(pipeline, store_bytes_s=bandwidth_bytes_s)
-        return _flow(pipeline, work, self.ratio)
+        return _flow(pipeline, work, self.ratio, self.sampled_bytes_s)
 
 
 def _finite(flow: Flow) -> Flow:
@@ -142,8 +152,25 @@ def _finite(flow: Flow) -> Flow:
     return Flow(1e12, flow.stored_bytes, "store") if np.isinf(flow.seconds) else flow
 
 
-def _flow(pipeline: Pipeline, work: Work, ratio: float) -> Flow:
+def _flow(pipeline: Pipeline, work: Work, ratio: float, sampled_bytes_s: float) -> Flow:
+    if work.codec_bytes_s is not None:
+        faster = min(max(work.codec_bytes_s / sampled_bytes_s, 1 / _MOST_OFF), _MOST_OFF)
+        pipeline = attrs.evolve(pipeline, codec_bytes_s=pipeline.codec_bytes_s * faster)
     return pipeline.flow(work.sent_bytes, ratio if work.ratio is None else work.ratio)
+
+
+def _sampled_bytes_s(records: Sequence[DumpRecord]) -> float:
+    """Return how fast samples of the tasks were of which the pipeline's speed is."""
+    speeds = [
+        one.work.codec_bytes_s
+        for one in records
+        if one.work.codec_bytes_s and one.rates.codec_bytes_s and _tells_of_speed(one)
+    ]
+    return float(np.median(speeds)) if speeds else _SAMPLED_BYTES_S
+
+
+def _tells_of_speed(record: DumpRecord) -> bool:
+    return record.work.sent_bytes >= _LEAST_BYTES and not record.work.incremental
 
 
 def _total_features(work: Work, flow: Flow) -> tuple[float, ...]:
@@ -154,6 +181,7 @@ def _total(
     measured: Pipeline,
     records: Sequence[DumpRecord],
     ratio: float,
+    sampled_bytes_s: float,
     weights: FloatArray | None,
 ) -> tuple[Pipeline, Regression]:
     """Return the costs of whole dumps, and the speeds at which a second of the pipeline costs a second.
@@ -162,7 +190,10 @@ def _total(
     later takes the place of the store's speed, and must not be corrected by what this store's showed.
     """
     features = np.array(
-        [_total_features(one.work, _flow(measured, one.work, ratio)) for one in records]
+        [
+            _total_features(one.work, _flow(measured, one.work, ratio, sampled_bytes_s))
+            for one in records
+        ]
     ).reshape(len(records), len(_TOTAL_PRIOR))
     seconds = np.array([one.phases.total_s for one in records], np.float64)
     total = Regression.fit(features, seconds, np.array(_TOTAL_PRIOR), weights)
@@ -194,14 +225,14 @@ def _features(phase: str, work: Work, flow: Flow) -> tuple[float, ...]:
     return *common, work.mappings / 1000, work.resident_bytes / _GB, *delta
 
 
-def _speeds(records: Sequence[DumpRecord]) -> Pipeline:
-    """Return the speeds that records show; the store's is the one of its slower half."""
-    large = [
-        one for one in records if one.work.sent_bytes >= _LEAST_BYTES and not one.work.incremental
-    ]
+def _speeds(records: Sequence[DumpRecord], sampled_bytes_s: float) -> Pipeline:
+    """Return the speeds that records show; the codec's with a task whose sample was of the given speed."""
+    large = [one for one in records if _tells_of_speed(one)]
     memory = [one.work.sent_bytes / one.phases.memory_s for one in large if one.phases.memory_s > 0]
     codec = [
-        one.rates.codec_bytes_s * one.rates.codec_threads
+        one.rates.codec_bytes_s
+        * one.rates.codec_threads
+        * (sampled_bytes_s / (one.work.codec_bytes_s or sampled_bytes_s))
         for one in large
         if one.rates.codec_bytes_s
     ]

@@ -45,6 +45,7 @@ def work_of(profile: Profile, sample: CompressionSample | None = None) -> Work:
         resident_bytes=profile.resident_bytes,
         sent_bytes=profile.dumpable_bytes,
         ratio=None if sample is None else min(max(sample.ratio, 0.0), 1.0),
+        codec_bytes_s=None if sample is None else sample.codec_bytes_s,
     )
 
 
@@ -226,4 +227,5 @@ class _Maker:
             duration_s=duration,
             fits=models.duration.below(total_s, self.window_s, scatter),
             binds=flow.binds,
+            codec_bytes_s=work.codec_bytes_s,
         )

@@ -174,6 +174,8 @@ def _size_errors(records: Sequence[DumpRecord], *, incremental: bool) -> list[fl
         _log(one.work.sent_bytes, one.promise.size_bytes.median)
         for one in records
         if one.promise is not None
+        # The tasks of a calibration hold still.
+        and one.origin == "dump"
         and one.work.incremental == incremental
         and one.promise.size_bytes.median > 0
         and one.work.sent_bytes > 0

@@ -29,7 +29,7 @@ class CompressionSample:
     Attributes:
         ratio: Bytes after, for a byte before; from 0 to 1.
         sampled_bytes: How many were looked at.
-        codec_bytes_s: How fast one thread was, by bytes before.
+        codec_bytes_s: How fast one thread was, by bytes before, in seconds of its CPU.
         level: The codec's level.
     """
 
@@ -56,6 +56,7 @@ class StrategyForecast:
         duration_s: From the notice until the snapshot is durable.
         fits: The probability that this is within the window.
         binds: What the pages of the last step wait for: ``memory``, ``codec`` or ``store``.
+        codec_bytes_s: How fast one thread compressed a sample of the memory; None where nobody has looked.
     """
 
     name: StepName
@@ -69,6 +70,7 @@ class StrategyForecast:
     duration_s: Interval
     fits: float
     binds: Literal["memory", "codec", "store"]
+    codec_bytes_s: float | None = None
 
 
 @attrs.frozen

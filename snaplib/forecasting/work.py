@@ -24,6 +24,10 @@ def _share(value: float | None) -> float | None:
     return None if value is None else min(_number(value), 1.0)
 
 
+def _speed(value: float | None) -> float | None:
+    return _number(value) or None if value is not None else None
+
+
 @attrs.frozen
 class Work:
     """What a dump has to do.
@@ -37,6 +41,8 @@ class Work:
         resident_bytes: Memory whose page tables are walked.
         sent_bytes: Memory in the pages that are sent.
         ratio: What the codec leaves of a byte of it, from 0 to 1; None where nobody has looked.
+        codec_bytes_s: How fast one thread compresses a sample of it with nothing beside it, by bytes before;
+            None where nobody has looked.
         incremental: Whether only what changed since a warm copy is sent.
     """
 
@@ -48,6 +54,7 @@ class Work:
     resident_bytes: float = attrs.field(default=0.0, converter=_number)
     sent_bytes: float = attrs.field(default=0.0, converter=_number)
     ratio: float | None = attrs.field(default=None, converter=_share)
+    codec_bytes_s: float | None = attrs.field(default=None, converter=_speed)
     incremental: bool = False
 
 
@@ -102,12 +109,14 @@ class Promise:
         duration_s: From the beginning until the snapshot is durable.
         fits: The probability of fitting the window.
         window_s: The window.
+        codec_bytes_s: How fast one thread compressed a sample of the task's memory, by bytes before.
     """
 
     size_bytes: Interval
     duration_s: Interval
     fits: float
     window_s: float
+    codec_bytes_s: float | None = attrs.field(default=None, converter=_speed)
 
 
 @attrs.frozen
@@ -168,6 +177,7 @@ class DumpRecord:
                     _build(Interval, promise["duration_s"]),
                     float(promise["fits"]),
                     float(promise["window_s"]),
+                    promise.get("codec_bytes_s"),
                 ),
             )
         except (KeyError, TypeError, AttributeError) as error:

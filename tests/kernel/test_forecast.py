@@ -43,7 +43,8 @@ def test_a_forecast_is_kept_beside_what_came_of_it(
 ) -> None:
     task = snaplib.Task.attach(hog)
     with snaplib.Watch(task, arm="none") as watch:
-        forecast = snaplib.forecast(watch.profile(), store=store, window_s=60)
+        sample = sample_compression(task)
+        forecast = snaplib.forecast(watch.profile(), store=store, window_s=60, sample=sample)
         plan = snaplib.plan(forecast)
         snapshot = snaplib.dump(task, store, plan=plan, watch=watch, leave_running=True)
 
@@ -57,6 +58,8 @@ def test_a_forecast_is_kept_beside_what_came_of_it(
     assert record.phases.total_s > 0
     assert record.promise is not None
     assert record.promise.size_bytes == size
+    assert sample is not None
+    assert record.work.codec_bytes_s == sample.codec_bytes_s
     assert record.promise.duration_s == forecast.best.duration_s
     assert snapshot.extra["forecast"]["window_s"] == 60
     assert snapshot.timings["frozen_s"] <= record.phases.total_s * 1.01
@@ -91,6 +94,8 @@ def test_a_sample_tells_how_well_memory_compresses(hog: int) -> None:
 
     assert sample is not None
     assert 0.4 < sample.ratio < 0.6
+    assert sample.codec_bytes_s is not None
+    assert sample.codec_bytes_s > 1e6
     assert private_pages(hog) == before
 
 
@@ -111,6 +116,7 @@ def test_a_calibration_is_what_forecasts_start_from(history: History, store: sna
         "snaplib-calibration-plain",
         "snaplib-calibration-many",
     ]
+    assert all(record.work.codec_bytes_s for record in measured.records)
     many = measured.records[1].work
     assert (many.processes, many.threads) == (3, 7)
     assert many.descriptors > 150

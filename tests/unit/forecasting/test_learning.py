@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaplib.forecasting import DumpRecord, Interval, Models, Pipeline, Spread, Work
+from snaplib.forecasting import (
+    DumpRecord,
+    Interval,
+    Models,
+    Phases,
+    Pipeline,
+    Rates,
+    Spread,
+    Work,
+)
 from snaplib.forecasting.regression import Regression
 from snaplib.testing.dumps import HOST, STORE, SimulatedHost
 
@@ -84,6 +93,48 @@ def test_it_follows_a_host_that_became_slower() -> None:
 
     total_s = models.durations.phases_of(_work(1)).total_s
     assert total_s == pytest.approx(2.3, rel=0.15)
+
+
+def _coded(number: int, sampled_bytes_s: float) -> DumpRecord:
+    """A dump through a codec that is half as fast as with the sample, to a store of 100 MB/s."""
+    size = 2e8 + 2e7 * (number % 40)
+    flow = Pipeline(2e9, 0.5 * sampled_bytes_s, 1e8, 0.0).flow(size, 0.2)
+    return DumpRecord(
+        time_s=1e9 + number,
+        host=HOST,
+        store=STORE,
+        program=f"program{number % 10}",
+        work=Work(resident_bytes=size, sent_bytes=size, ratio=0.2, codec_bytes_s=sampled_bytes_s),
+        phases=Phases(0.1, 0.05, flow.seconds, 0.05),
+        stored_bytes=flow.stored_bytes,
+        rates=Rates(0.5 * sampled_bytes_s, 1, 1e8),
+    )
+
+
+def test_how_fast_the_codec_is_on_the_tasks_own_memory_counts() -> None:
+    """Some tasks compress four times as fast as others; no program is forecast from its own dumps."""
+    slow, quick = 2e8, 8e8
+    records = [_coded(number, quick if number % 2 else slow) for number in range(80)]
+    models = Models.learn(records, host=HOST, store=STORE)
+
+    errors = [
+        abs(models.durations.phases_of(one.work).total_s / one.phases.total_s - 1)
+        for one in records
+    ]
+    assert np.median(errors) < 0.05
+    assert max(errors) < 0.15
+    unsampled = attrs.evolve(records[0].work, codec_bytes_s=None)
+    between = [models.durations.phases_of(one.work).total_s for one in (records[1], records[0])]
+    assert between[0] < between[1]
+    assert models.durations.phases_of(unsampled).total_s <= between[1] * 1.01
+
+
+def test_records_made_before_the_codec_was_sampled_are_understood() -> None:
+    record = _coded(0, 2e8)
+    older = record.to_json()
+    del older["work"]["codec_bytes_s"]
+
+    assert DumpRecord.from_json(older).work == attrs.evolve(record.work, codec_bytes_s=None)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
