@@ -19,6 +19,7 @@ from tests.guests.image import KERNELS, Image
 from tests.guests.machine import Job
 from tests.guests.matrix import write_matrix
 from tests.guests.pair import MOVES, run_pair
+from tests.guests.results import RESULTS, write_results
 from tests.guests.running import run_job
 from tests.guests.suite import PATHS, run_suite
 
@@ -48,6 +49,8 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     verb, *rest = args.words or parser.error("nothing to do")
     if verb == "matrix":
+        if RESULTS.is_dir():
+            write_results()
         return write_matrix()
     image = Image()
     try:

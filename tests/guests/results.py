@@ -1,11 +1,11 @@
-"""The results file of guests, ``build/guests/results.json``: what each kernel has, and how its tests went."""
+"""The results of guests, ``build/guests/results.json``: what each kernel has, and how its tests went."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import attrs
 
@@ -13,6 +13,26 @@ from tests.guests.image import KERNELS, ROOT
 
 #: Where results are, beside the checkout's other leavings: a folder a kernel, and one file of all.
 RESULTS = ROOT / "build/guests"
+
+#: Lines of a guest's output that begin with it are for `told_in`.
+MARK = "\x1e"
+
+_NOT_RUN = "not run"
+
+
+@attrs.frozen
+class Record:
+    """How one test went in one guest.
+
+    Attributes:
+        outcome: ``passed``, ``failed``, ``skipped``, or ``not run``: the guest ended before.
+        why: Why it was skipped.
+        duration_s: How long it took.
+    """
+
+    outcome: str
+    why: str = ""
+    duration_s: float = 0.0
 
 
 @attrs.frozen
@@ -24,12 +44,76 @@ class Verdict:
         failed: The names of those that did not.
         skipped: How many were skipped.
         why: The reasons for that.
+        not_run: The names of those that the guest did not come to.
     """
 
     passed: int
     failed: tuple[str, ...]
     skipped: int
     why: tuple[str, ...]
+    not_run: tuple[str, ...]
+
+
+def told_in(output: str) -> dict[str, Record]:
+    """Return how the tests went, by their names, out of what `tests.guests.inside.telling` has printed.
+
+    Args:
+        output: Of a guest, which may have ended anywhere.
+    """
+    found: dict[str, Record] = {}
+    for told in _told(output):
+        for name in told.get("collected", ()):
+            found[name] = Record(_NOT_RUN)
+        if "test" in told:
+            name = told.pop("test")
+            # One that passed may fail in what comes after it.
+            if found.get(name, Record("")).outcome != "failed":
+                found[name] = Record(**told)
+    return found
+
+
+def _told(output: str) -> Iterable[dict[str, Any]]:
+    for line in output.split("\n")[:-1]:
+        if line.startswith(MARK):
+            yield json.loads(line.removeprefix(MARK))
+
+
+def readable(line: str) -> str:
+    """Return a line of a guest's output as it is shown: what is for `told_in` in words.
+
+    Args:
+        line: Without its end.
+    """
+    if not line.startswith(MARK):
+        return line
+    told = json.loads(line.removeprefix(MARK))
+    if "test" in told:
+        return f"{told['outcome']} {told['duration_s']:6.1f} s  {told['test']}"
+    return f"{len(told['collected'])} tests"
+
+
+def note_tests(kernel: str, told: Mapping[str, Record], folder: Path = RESULTS) -> None:
+    """Keep how tests went in a guest, over what was known of them before.
+
+    Args:
+        kernel: Of the guest.
+        told: By the names of the tests.
+        folder: Of the results.
+    """
+    file = folder / kernel / "tests.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = _records(folder, kernel)
+    for name, one in told.items():
+        if one.outcome != _NOT_RUN or name not in known:
+            known[name] = one
+    content = {name: attrs.asdict(one) for name, one in sorted(known.items())}
+    file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _records(folder: Path, kernel: str) -> dict[str, Record]:
+    file = folder / kernel / "tests.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    return {name: Record(**one) for name, one in known.items()}
 
 
 def write_results(folder: Path = RESULTS) -> Path:
@@ -40,10 +124,12 @@ def write_results(folder: Path = RESULTS) -> Path:
     """
     kernels: dict[str, Any] = {}
     for kernel in KERNELS:
-        if (folder / kernel / "doctor.json").exists():
-            tests = {path: attrs.asdict(one) for path, one in verdicts(folder / kernel).items()}
-            doctor = json.loads((folder / kernel / "doctor.json").read_text())
-            kernels[kernel] = {"doctor": doctor, "tests": tests}
+        doctor = folder / kernel / "doctor.json"
+        tests = verdicts(_records(folder, kernel))
+        kernels[kernel] = {
+            "doctor": json.loads(doctor.read_text()) if doctor.exists() else None,
+            "tests": {path: attrs.asdict(one) for path, one in tests.items()},
+        }
     moves = [json.loads(one.read_text()) for one in sorted(folder.glob("move-*.json"))]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
@@ -74,28 +160,27 @@ def note_move(
     (folder / f"move-{way}.json").write_text(json.dumps(told) + "\n")
 
 
-def verdicts(folder: Path) -> dict[str, Verdict]:
+def verdicts(records: Mapping[str, Record]) -> dict[str, Verdict]:
     """Return how the tests of each file went, by the path of the file.
 
     Args:
-        folder: With the reports of one kernel.
+        records: How each test went, by its name.
     """
-    counts: dict[str, list[ET.Element]] = {}
-    for report in sorted(folder.glob("*.xml")):
-        for case in ET.parse(report).iter("testcase"):
-            counts.setdefault(case.get("classname", "").replace(".", "/") + ".py", []).append(case)
-    found = {}
-    for path, cases in counts.items():
-        skipped = [one for case in cases if (one := case.find("skipped")) is not None]
-        bad = [
-            case.get("name", "")
-            for case in cases
-            if case.find("failure") is not None or case.find("error") is not None
-        ]
-        found[path] = Verdict(
-            passed=len(cases) - len(skipped) - len(bad),
-            failed=tuple(bad),
-            skipped=len(skipped),
-            why=tuple(sorted({one.get("message", "") for one in skipped})),
+    files: dict[str, dict[str, Record]] = {}
+    for name, one in records.items():
+        path, _, test = name.partition("::")
+        files.setdefault(path, {})[test] = one
+
+    def of(tests: Mapping[str, Record], outcome: str) -> tuple[str, ...]:
+        return tuple(test for test, one in tests.items() if one.outcome == outcome)
+
+    return {
+        path: Verdict(
+            passed=len(of(tests, "passed")),
+            failed=of(tests, "failed"),
+            skipped=len(of(tests, "skipped")),
+            why=tuple(sorted({one.why for one in tests.values() if one.outcome == "skipped"})),
+            not_run=of(tests, _NOT_RUN),
         )
-    return found
+        for path, tests in files.items()
+    }

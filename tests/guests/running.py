@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.guests.image import Image
 from tests.guests.machine import End, Job, Machine, Outcome
+from tests.guests.results import readable
 
 _CONSOLE_LINES = 40
 
@@ -59,7 +60,8 @@ def prefixed(name: str) -> Callable[[bytes], None]:
         rest.extend(content)
         *lines, last = bytes(rest).split(b"\n")
         rest[:] = last
-        sys.stdout.buffer.write(b"".join(f"[{name}] ".encode() + line + b"\n" for line in lines))
+        shown = (readable(line.decode(errors="replace")) for line in lines)
+        sys.stdout.buffer.write("".join(f"[{name}] {line}\n" for line in shown).encode())
         sys.stdout.buffer.flush()
 
     return show

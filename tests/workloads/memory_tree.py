@@ -1,8 +1,11 @@
 """A tree of processes whose memory checks itself for as long as it is changed.
 
-Usage: memory_tree.py READY FINISH MIB CHILDREN.  READY is made once all memory is there; when FINISH exists everything
-is checked once more, and the exit status tells whether all pages are as they should be.  Pages are rewritten, mappings
-come, go, grow and move, memory is dropped, made inaccessible and given back, and children end and are replaced.
+Usage: memory_tree.py READY FINISH MIB CHILDREN [REST].  READY is made once all memory is there; when FINISH exists
+everything is checked once more, and the exit status tells whether all pages are as they should be.  Pages are
+rewritten, mappings come, go, grow and move, memory is dropped, made inaccessible and given back, and children end and
+are replaced.
+After each change a process rests for 3 ms, or for REST times what the change took if that is more: where machines are
+slow, the tree would leave nobody else any CPU.
 """
 
 from __future__ import annotations
@@ -93,7 +96,7 @@ def step(regions: list[Region], number: int, chance: random.Random) -> None:
         grown.generation = np.concatenate((grown.generation, np.zeros(16, np.int64)))
 
 
-def live(finish: Path, size: int, seed: int, ready_fd: int) -> int:
+def live(finish: Path, size: int, seed: int, ready_fd: int, rest: float) -> int:
     """Change memory and check it until it is time to finish; return how many pages are bad."""
     chance = random.Random(seed)
     with tempfile.TemporaryFile() as file:
@@ -117,6 +120,7 @@ def live(finish: Path, size: int, seed: int, ready_fd: int) -> int:
     bad = 0
     while not bad and not finish.exists():
         number += 1
+        began_s = time.monotonic()
         step(regions, number, chance)
         if number % 23 == 0:
             bad = sum(region.bad_pages() for region in regions)
@@ -130,7 +134,7 @@ def live(finish: Path, size: int, seed: int, ready_fd: int) -> int:
                 regions[0].write(np.arange(5), number)
                 os._exit(0)
             os.waitpid(pid, 0)
-        time.sleep(0.003)
+        time.sleep(max(0.003, rest * (time.monotonic() - began_s)))
     hidden.protect(accessible=True)
     return bad + hidden.bad_pages() + sum(region.bad_pages() for region in regions)
 
@@ -139,20 +143,21 @@ def main() -> None:
     """Run it."""
     ready, finish = Path(sys.argv[1]), Path(sys.argv[2])
     size, children = int(sys.argv[3]) << 20, int(sys.argv[4])
+    rest = float(sys.argv[5]) if sys.argv[5:] else 0.0
     reading, writing = os.pipe()
     pids = []
     for number in range(children):
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            os._exit(min(100, live(finish, size, number, writing)))
+            os._exit(min(100, live(finish, size, number, writing, rest)))
         pids.append(pid)
     os.close(writing)
     for _ in pids:
         os.read(reading, 1)
     os.close(reading)
     ready.touch()
-    bad = live(finish, size, 23, -1)
+    bad = live(finish, size, 23, -1, rest)
     for pid in pids:
         bad += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     sys.exit(min(100, bad))

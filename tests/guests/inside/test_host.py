@@ -45,10 +45,11 @@ def test_tasks_can_be_dumped_and_restored(told):
 
 def test_dirty_pages_are_found_by_the_best_there_is(told):
     # PAGEMAP_SCAN and WP_ASYNC are of v6.7; Debian has soft-dirty bits on x86-64.
-    assert told["features"]["write_protect"]["ok"] == (version() >= (6, 7))
-    assert told["features"]["soft_dirty"]["ok"]
+    features = told["features"]
+    assert features["write_protect"]["ok"] == (version() >= (6, 7)), features["write_protect"]
+    assert features["soft_dirty"]["ok"], features["soft_dirty"]
     assert told["tracking"] == ("write-protect" if version() >= (6, 7) else "soft-dirty")
-    assert told["features"]["incremental"]["ok"], told["features"]["incremental"]
+    assert features["incremental"]["ok"], features["incremental"]
 
 
 def test_programs_load(told):

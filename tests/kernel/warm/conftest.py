@@ -40,10 +40,10 @@ class Trees:
         self._tasks: list[Task] = []
         self.finish = folder / "finish"
 
-    def start(self, mib: int = 8, children: int = 0) -> Task:
-        """Start one, and wait until its memory is there."""
+    def start(self, mib: int = 8, children: int = 0, rest: float = 0.0) -> Task:
+        """Start one, and wait until its memory is there; see the program for what it takes."""
         ready = self._folder / f"ready-{len(self._tasks)}"
-        words = [sys.executable, TREE, ready, self.finish, mib, children]
+        words = [sys.executable, TREE, ready, self.finish, mib, children, rest]
         task = Task.launch([str(word) for word in words], **NOWHERE)
         self._tasks.append(task)
         self._eventually(ready.exists, "the memory is there", deadline_s=180)
