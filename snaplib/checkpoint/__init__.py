@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from snaplib.checkpoint.deadline import Deadline
-    from snaplib.checkpoint.dumping import GHOST_LIMIT_BYTES, TCP_MODES, dump
+    from snaplib.checkpoint.dumping import TCP_MODES, dump
+    from snaplib.checkpoint.dumprequest import GHOST_LIMIT_BYTES
     from snaplib.checkpoint.filekeeper import FILE_MODES
     from snaplib.checkpoint.restoring import restore
     from snaplib.checkpoint.taskfiles import CHANGED_FILES
@@ -26,7 +27,7 @@ __all__ = [
 _HOMES = {
     "CHANGED_FILES": "taskfiles",
     "FILE_MODES": "filekeeper",
-    "GHOST_LIMIT_BYTES": "dumping",
+    "GHOST_LIMIT_BYTES": "dumprequest",
     "TCP_MODES": "dumping",
     "Deadline": "deadline",
     "dump": "dumping",

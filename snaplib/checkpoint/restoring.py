@@ -11,16 +11,15 @@ from typing import Any
 
 import attrs
 
-from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import cpu_features
 from snaplib.checkpoint.imagefolder import ImageFolder, images_of
 from snaplib.checkpoint.lazy import LazyHelper, hot_frames, note_lazy
 from snaplib.checkpoint.memoryimages import write_lazy_images
+from snaplib.checkpoint.restorerun import run_restore
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.taskfiles import put_back
-from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.checkpoint.written import roll_back
-from snaplib.criu import Criu, CriuError, Swrk, failure_reasons, find_criu, log_tail, remedy_for
+from snaplib.criu import Criu, find_criu
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError
 from snaplib.runtime import scratch_dir
 from snaplib.session import Session
@@ -28,9 +27,6 @@ from snaplib.store import Snapshot, SnapshotReader, Store
 from snaplib.task import Task
 
 __all__ = ["restore"]
-
-_LOG = "restore.log"
-_CRIU_END_S = 30.0
 
 Progress = Callable[[str, float], None]
 Stream = Any
@@ -159,7 +155,7 @@ class _Restore:
     def _run(self, session: Session, images: ImageFolder, *, lazy: bool = False) -> Task:
         try:
             roll_back(self.snapshot.extra.get("written", ()))
-            _run_criu(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
+            run_restore(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
             session.adopt_root(self.snapshot.task["root_ns_pid"])
         except BaseException:
             session.discard()
@@ -212,75 +208,6 @@ def _check_host(snapshot: Snapshot, criu: Criu) -> None:
             f"{criu.version_text}, which may not understand it",
             hint="install the newer CRIU, or name it in $SNAPLIB_CRIU",
         )
-
-
-def _run_criu(
-    criu: Criu,
-    session: Session,
-    snapshot: Snapshot,
-    images: ImageFolder,
-    deadline_s: float,
-    *,
-    lazy: bool = False,
-) -> None:
-    inherited = session.inherit_fds()
-    try:
-        passed = [fd for fd, _key in inherited]
-        if images.in_memory:
-            passed.append(images.descriptor)
-        swrk = Swrk(criu, enter=session.enter_prefix(), pass_fds=passed)
-    finally:
-        for descriptor, _key in inherited:
-            os.close(descriptor)
-    messages = swrk.messages
-    request = messages.criu_req(type=messages.RESTORE)
-    opts = request.opts
-    opts.images_dir_fd = -1
-    opts.images_dir = str(images.path)
-    # What has become the task's memory is freed in the images.
-    opts.auto_dedup = images.in_memory
-    opts.log_file = _LOG
-    opts.log_level = 2
-    opts.notify_scripts = True
-    opts.ext_unix_sk = True
-    opts.file_locks = True
-    opts.link_remap = True
-    opts.manage_cgroups_mode = messages.IGNORE
-    opts.network_lock = messages.NFTABLES
-    # CRIU refuses images of closed connections unless it is told of them again.
-    opts.tcp_close = snapshot.extra.get("tcp") == "close"
-    opts.tcp_established = not opts.tcp_close
-    opts.lazy_pages = lazy
-    opts.shell_job = bool(snapshot.extra.get("shell_job", False))
-    for descriptor, key in inherited:
-        opts.inherit_fd.add(key=key, fd=descriptor)
-    watchdog = Watchdog(Deadline(deadline_s), [swrk.hang_up])
-    with contextlib.ExitStack() as stack:
-        stack.callback(swrk.finish, _CRIU_END_S)
-        stack.enter_context(watchdog)
-        try:
-            swrk.request(request, on_notify=lambda _stage: not watchdog.expired)
-        except CriuError as error:
-            raise _diagnose(error, snapshot, images.path, watchdog, deadline_s) from error
-
-
-def _diagnose(
-    error: CriuError, snapshot: Snapshot, images: Path, watchdog: Watchdog, deadline_s: float
-) -> SnaplibError:
-    if watchdog.expired:
-        return RestoreFailed(
-            f"the restore of snapshot {snapshot.id} was not done after {deadline_s:g} s",
-            hint="the snapshot is as it was; try again",
-        )
-    log = log_tail(images / _LOG, lines=2000)
-    reasons = failure_reasons(log)
-    text = reasons[0] if reasons else str(error)
-    return RestoreFailed(
-        f"CRIU could not restore snapshot {snapshot.id}: {text}",
-        reasons=reasons,
-        log="\n".join(log.splitlines()[-40:]),
-        hint=remedy_for(reasons) or "the snapshot is as it was; see CRIU's log with -v",
-    )
 
 
 def _restore_affinity(task: Task, snapshot: Snapshot) -> None:

@@ -1,0 +1,261 @@
+"""One attempt at a dump: CRIU freezes the task and sends its pages through our page server into the store.
+
+The order is what makes it safe.  CRIU notifies us in ``post-dump``, when its images are complete and the tasks still
+frozen: only there, and only if the snapshot could be committed, do we agree to the end that was asked for.  A no, an
+exception, a deadline or our own death makes CRIU let the tasks run on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from snaplib.checkpoint.describe import describe_host, describe_task
+from snaplib.checkpoint.diagnosis import dump_failure
+from snaplib.checkpoint.dumprequest import dump_request, is_no_image
+from snaplib.checkpoint.ending import finish_end
+from snaplib.checkpoint.filekeeper import FilesBefore, keep_files
+from snaplib.checkpoint.images import write_empty_images
+from snaplib.checkpoint.netlock import remove_empty_lock
+from snaplib.checkpoint.noting import promise_json
+from snaplib.checkpoint.order import DumpOrder
+from snaplib.checkpoint.pageserver import PageServer
+from snaplib.checkpoint.streams import write_streams
+from snaplib.checkpoint.tracked import TrackedDump
+from snaplib.checkpoint.watchdog import Watchdog
+from snaplib.checkpoint.written import WrittenFile, written_files
+from snaplib.criu import CriuError, Notification, Swrk
+from snaplib.errors import SnaplibError, TaskEnded
+from snaplib.store import Snapshot, SnapshotWriter
+from snaplib.task import Member
+
+__all__ = ["Attempt"]
+
+#: How much of the deadline the standard streams' readers get to take what is under way.
+_DRAIN_SHARE = 0.1
+_DRAIN_MAX_S = 5.0
+#: How long CRIU may take to end once it has answered.
+_CRIU_END_S = 30.0
+
+
+@attrs.define
+class Attempt:
+    """One run of CRIU that dumps a task.
+
+    Attributes:
+        order: What is wanted.
+        writer: The snapshot that is to come of it.
+        images: An empty folder for CRIU's images.
+        tracked: What was copied ahead.
+        full_because: Why it does not build upon what was copied ahead.
+    """
+
+    order: DumpOrder
+    writer: SnapshotWriter
+    images: Path
+    tracked: TrackedDump | None = None
+    full_because: str = ""
+
+    _started: float = attrs.field(factory=time.monotonic, init=False)
+    _frozen_at: float | None = attrs.field(default=None, init=False)
+    _description: dict[str, Any] = attrs.field(factory=dict, init=False)
+    _files_before: FilesBefore = attrs.field(factory=FilesBefore, init=False)
+    _kept_files: dict[str, Any] = attrs.field(factory=dict, init=False)
+    _members: tuple[Member, ...] = attrs.field(default=(), init=False)
+    _written: list[WrittenFile] = attrs.field(factory=list, init=False)
+    _is_shell_job: bool = attrs.field(default=False, init=False)
+    _agreed: bool = attrs.field(default=False, init=False)
+    _snapshot: Snapshot | None = attrs.field(default=None, init=False)
+    _server: PageServer = attrs.field(init=False)
+    _swrk: Swrk = attrs.field(init=False)
+    _watchdog: Watchdog = attrs.field(init=False)
+
+    @property
+    def page_server(self) -> PageServer:
+        """What received the pages."""
+        return self._server
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What came of it."""
+        assert self._snapshot is not None
+        return self._snapshot
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of pages that were taken now, and not copied ahead."""
+        return self.tracked.taken_bytes if self.tracked else self._server.page_bytes
+
+    def take(self) -> None:
+        """Run CRIU and commit the snapshot."""
+        order, tracked = self.order, self.tracked
+        session = order.task.session
+        with contextlib.ExitStack() as stack:
+            self._server = PageServer(
+                tracked.sink if tracked else self.writer.pages,
+                has_parent=tracked is not None and tracked.leaves_out,
+            )
+            stack.callback(self._server.close)
+            self._server.start()
+            page_fd = self._server.criu_end.fileno()
+            if order.files == "capture" or order.capture:
+                self._files_before = FilesBefore.claimed(order.store, self.writer)
+            enter = session.enter_prefix() if session else []
+            self._swrk = Swrk(
+                order.criu,
+                enter=enter,
+                pass_fds=[page_fd],
+                environment=tracked.environment if tracked else None,
+            )
+            self._server.criu_end.close()
+            if session:
+                session.hold()
+            try:
+                self._watchdog = Watchdog(
+                    order.deadline, [self._server.hang_up, self._swrk.hang_up]
+                )
+                with self._watchdog:
+                    self._converse(page_fd)
+            except BaseException:
+                if not self._end_was_reached():
+                    if self._snapshot is not None:
+                        # The task runs on: what it does from now on would be done twice if this
+                        # snapshot were ever resumed.
+                        order.store.remove(self._snapshot.id)
+                    raise
+            finally:
+                if session:
+                    with contextlib.suppress(TaskEnded):
+                        session.release()
+            if order.leave_running:
+                self._commit()
+            else:
+                remove_empty_lock(self.images)
+
+    def _end_was_reached(self) -> bool:
+        if not self._agreed:
+            return False
+        self._swrk.finish(_CRIU_END_S)
+        return finish_end(self.order.task, self._members)
+
+    def _converse(self, page_fd: int) -> None:
+        """Let CRIU work; turn what goes wrong into an error that says why."""
+        task = self.order.task
+        self._is_shell_job = task.session is None and task.session_leader_outside()
+        request = dump_request(
+            self._swrk.messages,
+            self.order,
+            self.tracked,
+            images=self.images,
+            page_fd=page_fd,
+            shell_job=self._is_shell_job,
+        )
+        try:
+            self._swrk.request(request, on_notify=self._on_notify)
+        except CriuError as error:
+            raise self._diagnose(error) from error
+        finally:
+            self._swrk.finish(_CRIU_END_S)
+        if self._watchdog.expired:
+            raise self.order.too_late()
+
+    def _on_notify(self, notification: Notification) -> bool:
+        if notification.stage == "query-ext-files":
+            self._frozen_at = self.order.stopwatch.frozen_s = time.monotonic()
+            self._when_frozen()
+        elif notification.stage == "post-dump":
+            self._when_complete()
+        return not self._watchdog.expired
+
+    def _when_frozen(self) -> None:
+        order = self.order
+        order.progress("frozen", 0)
+        if self.tracked:
+            self.tracked.frozen()
+        self._members = order.task.members()
+        self._description = {
+            "task": describe_task(order.task),
+            "host": describe_host(order.criu),
+        }
+        if order.stand_in:
+            pids = [member.pid for member in self._members]
+            self._written = written_files(order.task.procfs, pids)
+
+    def _when_complete(self) -> None:
+        """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
+        order, session = self.order, self.order.task.session
+        # CRIU has closed its side by now; nothing is left but to read our own last lines.
+        self._server.finish(timeout_s=_CRIU_END_S)
+        if self.tracked:
+            self.tracked.complete(timeout_s=order.deadline.left_s)
+        write_empty_images(self.images, self._server.empty)
+        order.stopwatch.received_s = time.monotonic()
+        order.stopwatch.receiving_s = self._server.receiving_s
+        order.progress("dumped", self._server.page_bytes)
+        if session:
+            drain_s = min(_DRAIN_MAX_S, order.deadline.seconds * _DRAIN_SHARE)
+            backlog, streams = session.drain(drain_s)
+            self._description["streams"] = write_streams(self.writer, backlog, streams)
+        self._kept_files = keep_files(
+            self.writer,
+            [member.pid for member in self._members],
+            order.files,
+            named=order.capture,
+            before=self._files_before,
+        )
+        if not order.leave_running:
+            self._commit()
+            if session:
+                assert self._snapshot is not None
+                session.saved(self._snapshot.id, end=False)
+            self._agreed = True
+
+    def _commit(self) -> None:
+        if self._watchdog.expired:
+            raise self.order.too_late()
+        self.writer.put_directory(self.images, exclude=is_no_image, wait=False)
+        now = time.monotonic()
+        frozen_at = self._frozen_at if self._frozen_at is not None else now
+        self._snapshot = self.writer.commit(
+            **self._description,
+            extra=self._extra(),
+            timings={
+                "before_freeze_s": frozen_at - self._started,
+                "frozen_s": now - frozen_at,
+                "memory_s": self._server.receiving_s,
+                # The last moments, in which the manifest itself is put, cannot be in it.
+                "dump_s": now - self.order.stopwatch.began_s,
+            },
+        )
+        self.order.stopwatch.durable_s = time.monotonic()
+        self.order.progress("committed", self._server.page_bytes)
+
+    def _extra(self) -> dict[str, Any]:
+        extra: dict[str, Any] = {"shell_job": self._is_shell_job, "tcp": self.order.tcp}
+        if self.order.stand_in:
+            # Those whose contents are kept are compared with them.
+            listed = self._kept_files.get("files", ())
+            kept = {one["path"] for one in listed if one["stream"] or one["parts"]}
+            extra["written"] = [attrs.asdict(one) for one in self._written if one.path not in kept]
+        if self.order.promise:
+            extra["forecast"] = promise_json(self.order.promise)
+        if self.tracked:
+            extra["warm"] = self.tracked.figures()
+        if self._kept_files.get("files"):
+            extra["files"] = self._kept_files
+        if self.full_because:
+            extra["full_because"] = self.full_because
+        return extra
+
+    def _diagnose(self, error: CriuError) -> SnaplibError:
+        """Find the reason behind CRIU's failure: the store's, the deadline's, or what its log says."""
+        if self._watchdog.expired:
+            return self.order.too_late()
+        failure = self._server.failure
+        if isinstance(failure, SnaplibError):
+            return failure
+        return dump_failure(error, self.order.task.pid, self.images, failure)

@@ -1,0 +1,64 @@
+"""Why CRIU failed, in one line: what its log says, and what helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snaplib.checkpoint.dumprequest import DUMP_LOG
+from snaplib.criu import CriuError, failure_reasons, log_tail, remedy_for
+from snaplib.errors import DumpFailed, RestoreFailed
+from snaplib.store import Snapshot
+
+__all__ = ["RESTORE_LOG", "dump_failure", "restore_failure"]
+
+#: CRIU's log of a restore, in the folder of images.
+RESTORE_LOG = "restore.log"
+_LOG_LINES = 2000
+_SHOWN_LINES = 40
+
+
+def dump_failure(
+    error: CriuError, pid: int, images: Path, also: BaseException | None
+) -> DumpFailed:
+    """Return what is behind the failure of a dump.
+
+    Args:
+        error: What CRIU answered.
+        pid: What it was to dump.
+        images: Where its log is.
+        also: What failed on our side, where the log says nothing.
+    """
+    log = log_tail(images / DUMP_LOG, lines=_LOG_LINES)
+    reasons = failure_reasons(log)
+    if not reasons and also is not None:
+        reasons = (str(also),)
+    text = reasons[0] if reasons else str(error)
+    return DumpFailed(
+        f"CRIU could not dump pid {pid}: {text}; the task runs on",
+        reasons=reasons,
+        log=_shown(log),
+        hint=remedy_for(reasons) or f"see what stands in the way with `snaplib preflight {pid}`",
+    )
+
+
+def restore_failure(error: CriuError, snapshot: Snapshot, images: Path) -> RestoreFailed:
+    """Return what is behind the failure of a restore.
+
+    Args:
+        error: What CRIU answered.
+        snapshot: What it was to restore.
+        images: Where its log is.
+    """
+    log = log_tail(images / RESTORE_LOG, lines=_LOG_LINES)
+    reasons = failure_reasons(log)
+    text = reasons[0] if reasons else str(error)
+    return RestoreFailed(
+        f"CRIU could not restore snapshot {snapshot.id}: {text}",
+        reasons=reasons,
+        log=_shown(log),
+        hint=remedy_for(reasons) or "the snapshot is as it was; see CRIU's log with -v",
+    )
+
+
+def _shown(log: str) -> str:
+    return "\n".join(log.splitlines()[-_SHOWN_LINES:])

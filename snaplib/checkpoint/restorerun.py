@@ -1,0 +1,87 @@
+"""One run of CRIU that restores a task."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from snaplib.checkpoint.deadline import Deadline
+from snaplib.checkpoint.diagnosis import RESTORE_LOG, restore_failure
+from snaplib.checkpoint.imagefolder import ImageFolder
+from snaplib.checkpoint.watchdog import Watchdog
+from snaplib.criu import Criu, CriuError, Swrk
+from snaplib.errors import RestoreFailed
+from snaplib.session import Session
+from snaplib.store import Snapshot
+
+__all__ = ["run_restore"]
+
+_CRIU_END_S = 30.0
+
+
+def run_restore(
+    criu: Criu,
+    session: Session,
+    snapshot: Snapshot,
+    images: ImageFolder,
+    deadline_s: float,
+    *,
+    lazy: bool = False,
+) -> None:
+    """Let CRIU restore a task.
+
+    Args:
+        criu: The CRIU that does it.
+        session: The namespace it is restored in.
+        snapshot: What is restored.
+        images: Its images.
+        deadline_s: Seconds after which it is given up.
+        lazy: Whether memory comes from a lazy-pages daemon.
+
+    Raises:
+        RestoreFailed: It could not be restored.
+    """
+    inherited = session.inherit_fds()
+    try:
+        passed = [fd for fd, _key in inherited]
+        if images.in_memory:
+            passed.append(images.descriptor)
+        swrk = Swrk(criu, enter=session.enter_prefix(), pass_fds=passed)
+    finally:
+        for descriptor, _key in inherited:
+            os.close(descriptor)
+    messages = swrk.messages
+    request = messages.criu_req(type=messages.RESTORE)
+    opts = request.opts
+    opts.images_dir_fd = -1
+    opts.images_dir = str(images.path)
+    # What has become the task's memory is freed in the images.
+    opts.auto_dedup = images.in_memory
+    opts.log_file = RESTORE_LOG
+    opts.log_level = 2
+    opts.notify_scripts = True
+    opts.ext_unix_sk = True
+    opts.file_locks = True
+    opts.link_remap = True
+    opts.manage_cgroups_mode = messages.IGNORE
+    opts.network_lock = messages.NFTABLES
+    # CRIU refuses images of closed connections unless it is told of them again.
+    opts.tcp_close = snapshot.extra.get("tcp") == "close"
+    opts.tcp_established = not opts.tcp_close
+    opts.lazy_pages = lazy
+    opts.shell_job = bool(snapshot.extra.get("shell_job", False))
+    for descriptor, key in inherited:
+        opts.inherit_fd.add(key=key, fd=descriptor)
+    watchdog = Watchdog(Deadline(deadline_s), [swrk.hang_up])
+    with contextlib.ExitStack() as stack:
+        stack.callback(swrk.finish, _CRIU_END_S)
+        stack.enter_context(watchdog)
+        try:
+            swrk.request(request, on_notify=lambda _stage: not watchdog.expired)
+        except CriuError as error:
+            if watchdog.expired:
+                raise RestoreFailed(
+                    f"the restore of snapshot {snapshot.id} was not done after {deadline_s:g} s",
+                    hint="the snapshot is as it was; try again",
+                ) from error
+            raise restore_failure(error, snapshot, images.path) from error
