@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from snaplib.supervise.saver import Expected, FullDump, SaveContext, Saver, SaverFactory
+from snaplib.supervise.savecontext import SaveContext
+from snaplib.supervise.saver import Expected, FullDump, Saver, SaverFactory
+from snaplib.supervise.settings import ON_RESTORE_FAILURE
 from snaplib.supervise.states import MOVES, State
-from snaplib.supervise.supervisor import ON_RESTORE_FAILURE, Supervisor
+from snaplib.supervise.supervisor import Supervisor
 from snaplib.supervise.warmsaver import MAX_OVERHEAD_PERCENT, WarmSaver, warm_saver
 
 __all__ = [

@@ -57,6 +57,10 @@ class Inbox:
             taken.append(self._messages.popleft())
         return taken
 
+    def look(self) -> tuple[Any, ...]:
+        """Return what there is to take, and leave it."""
+        return tuple(self._messages)
+
     def fileno(self) -> int:
         """Return a descriptor that is readable while there may be something to take."""
         return self._read

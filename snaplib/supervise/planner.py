@@ -18,7 +18,7 @@ from snaplib.forecasting import (
 )
 from snaplib.history import forecast
 from snaplib.planning import Plan, plan
-from snaplib.supervise.saver import SaveContext
+from snaplib.supervise.savecontext import SaveContext
 
 if TYPE_CHECKING:
     from snaplib.observe import Profile, Watch

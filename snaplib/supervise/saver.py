@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import attrs
 
-from snaplib.checkpoint import Deadline, dump
+from snaplib.checkpoint import Deadline
 from snaplib.errors import SnaplibError
 from snaplib.node import resident_bytes
-from snaplib.store import Snapshot, Store
-from snaplib.task import Task
+from snaplib.store import Snapshot
+from snaplib.supervise.savecontext import SaveContext
 
-__all__ = ["Expected", "FullDump", "SaveContext", "Saver", "SaverFactory"]
+__all__ = ["Expected", "FullDump", "Saver", "SaverFactory"]
 
 
 @attrs.frozen
@@ -28,33 +28,6 @@ class Expected:
 
     size_bytes: int
     seconds: float | None = None
-
-
-@attrs.frozen
-class SaveContext:
-    """What a saver works with.
-
-    Attributes:
-        task: The task, which runs.
-        store: Where snapshots go.
-        key: What they are found by.
-        tcp: What becomes of connected TCP sockets.
-        window_s: The seconds that a notice is expected to leave.
-        tell: Tells an event: its name, and its figures by keyword.  From any thread.
-        files: Whether the files that the task writes go along: ``capture`` or ``reference``; None is `dump`'s choice.
-        capture: Patterns of files that go along in any case.
-        wake: Has `Saver.next_copy_s` asked again.  From any thread.
-    """
-
-    task: Task
-    store: Store
-    key: str
-    tcp: str
-    window_s: float
-    tell: Callable[..., None]
-    wake: Callable[[], None]
-    files: str | None = None
-    capture: tuple[str, ...] = ()
 
 
 class Saver(Protocol):
@@ -155,31 +128,11 @@ class FullDump:
 
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:  # noqa: ARG002 - the same again
         """Dump the whole task; a failure may have been a passing one, so it is the same each time."""
-        context = self._context
-        return dump(
-            context.task,
-            context.store,
-            key=context.key,
-            tcp=context.tcp,
-            files=context.files,
-            capture=context.capture,
-            deadline_s=deadline,
-        )
+        return self._context.dump(deadline)
 
     def snapshot(self, deadline: Deadline) -> Snapshot:
         """Dump the whole task, and let it run on."""
-        context = self._context
-        return dump(
-            context.task,
-            context.store,
-            key=context.key,
-            tcp=context.tcp,
-            files=context.files,
-            capture=context.capture,
-            deadline_s=deadline,
-            leave_running=True,
-            stand_in=True,
-        )
+        return self._context.dump(deadline, leave_running=True)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 from snaplib.checkpoint import Deadline
-from snaplib.errors import DeadlineExceeded, DumpFailed, SnaplibError
+from snaplib.errors import DeadlineExceeded
 from snaplib.node import Turn
 from snaplib.reclaim import Notice, Window
 from snaplib.store import Snapshot
 from snaplib.supervise.job import Job
 from snaplib.supervise.saver import Saver
 from snaplib.supervise.states import State, StateMachine
+from snaplib.supervise.tries import Tries
 
 __all__ = ["Saving"]
 
-#: How long to wait before a failed dump is tried again, within the window.
-_RETRY_AFTER_S = (1.0, 3.0, 10.0)
-#: A dump that has less time than this is not tried again.
-_LEAST_DUMP_S = 1.0
 #: How often to look whether it is this task's turn.
 _TURN_LOOK_S = 0.05
 #: How long after a notice others on this node may hear of it: signals go to one after the other, services are asked.
@@ -61,9 +57,7 @@ class Saving:
         self._window: Window | None = None
         self._job: Job | None = None
         self._deadline: Deadline | None = None
-        self._failures: tuple[SnaplibError, ...] = ()
-        #: When to begin the next try, by the monotonic clock; infinite once there is no time for one.
-        self._next_try_s = 0.0
+        self._tries = Tries()
         self._noticed_s = 0.0
         self._began_s = 0.0
         #: Who comes before this task on its node, as was told last.
@@ -91,7 +85,7 @@ class Saving:
     def _open(self, notice: Notice, seconds: float) -> None:
         self._window = Window(notice.source, seconds)
         self._noticed_s = notice.heard_s
-        self._failures, self._ahead, self._next_try_s = (), (), 0.0
+        self._tries, self._ahead = Tries(), ()
         self._machine.move(
             State.NOTICED,
             "notice",
@@ -139,7 +133,7 @@ class Saving:
         """Return in how many seconds there is something to do; None: nothing before a dump is finished."""
         if self._window is None or self._job is not None:
             return None
-        return min(self._next_try_s, self._window.end_s) - time.monotonic()
+        return min(self._tries.next_try_s, self._window.end_s) - time.monotonic()
 
     def do_what_is_due(self) -> None:
         """Begin a dump if it is time for one, or give up if there is none left.
@@ -150,25 +144,26 @@ class Saving:
         window = self._window
         if window is None or self._job is not None:
             return
-        if window.left_s <= 0 and (self._failures or self._ahead):
-            error = self._failures[-1] if self._failures else _NO_TURN
+        failures = self._tries.failures
+        if window.left_s <= 0 and (failures or self._ahead):
+            error = failures[-1] if failures else _NO_TURN
             self._machine.move(
                 State.FAILED, "failed", reason=error.message, exit_code=error.exit_code
             )
             raise error
-        if self._next_try_s <= time.monotonic():
+        if self._tries.due:
             self._begin(window)
 
     def _begin(self, window: Window) -> None:
         waiting = self._turn.begin()
         if waiting is not None:
-            self._next_try_s = time.monotonic() + _TURN_LOOK_S
+            self._tries.put_off(_TURN_LOOK_S)
             if waiting.ahead != self._ahead:
                 self._ahead = waiting.ahead
                 self._machine.tell("waiting", ahead=len(waiting.ahead), start_s=waiting.start_s)
             return
         deadline = self._deadline = Deadline(window.left_s)
-        failures = self._failures
+        failures = self._tries.failures
         self._began_s = time.monotonic()
         self._machine.move(
             State.DUMPING,
@@ -211,14 +206,9 @@ class Saving:
         if window.cancelled:
             self._run_on(window)
             return
-        if not isinstance(error, SnaplibError):
-            error = DumpFailed(f"the dump broke off: {type(error).__name__}: {error}")
-        self._failures = (*self._failures, error)
-        left_s, tries = window.left_s, len(self._failures)
-        pause_s = _RETRY_AFTER_S[tries - 1] if tries <= len(_RETRY_AFTER_S) else left_s
-        again = left_s - pause_s >= _LEAST_DUMP_S
-        self._next_try_s = time.monotonic() + pause_s if again else math.inf
-        self._machine.move(State.NOTICED, "dump_failed", reason=str(error), left_s=left_s)
+        left_s = window.left_s
+        reason = str(self._tries.failed(error, left_s))
+        self._machine.move(State.NOTICED, "dump_failed", reason=reason, left_s=left_s)
 
     def tell_saved(self, snapshot: Snapshot) -> None:
         """Tell that the task is saved, and has ended."""

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from snaplib.checkpoint import Deadline, dump
+from snaplib.checkpoint import Deadline
 from snaplib.errors import CannotDump, SnaplibError
 from snaplib.forecasting import StrategyForecast
 from snaplib.node import resident_bytes
 from snaplib.store import PAGE_BYTES, Snapshot
 from snaplib.supervise.activity import Activity
 from snaplib.supervise.planner import Planner
-from snaplib.supervise.saver import Expected, SaveContext, SaverFactory
+from snaplib.supervise.savecontext import SaveContext
+from snaplib.supervise.saver import Expected, SaverFactory
 from snaplib.track import open_tracker
 from snaplib.warm import Pace, Round, WarmCopy
 
@@ -147,19 +148,8 @@ class WarmSaver:
 
     def snapshot(self, deadline: Deadline) -> Snapshot:
         """Dump what has changed since the last snapshot, and let the task run on."""
-        context = self._context
-        return dump(
-            context.task,
-            context.store,
-            key=context.key,
-            tcp=context.tcp,
-            files=context.files,
-            capture=context.capture,
-            deadline_s=deadline,
-            leave_running=True,
-            stand_in=True,
-            warm=self._warm,
-            plan=self._expected_delta(),
+        return self._context.dump(
+            deadline, leave_running=True, warm=self._warm, plan=self._expected_delta()
         )
 
     def hint(self) -> None:
@@ -178,20 +168,9 @@ class WarmSaver:
 
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:
         """Dump what has changed since the last copy; copy once more first if there is certainly time for it."""
-        context = self._context
         if self._warm.ready and not failures and self._has_time_to_copy(deadline):
             self._hurry(deadline)
-        return dump(
-            context.task,
-            context.store,
-            key=context.key,
-            tcp=context.tcp,
-            files=context.files,
-            capture=context.capture,
-            deadline_s=deadline,
-            warm=self._warm,
-            plan=self._expected_delta(),
-        )
+        return self._context.dump(deadline, warm=self._warm, plan=self._expected_delta())
 
     def _expected_delta(self) -> StrategyForecast | None:
         """Return what the dump is expected to take, for those who compare."""

@@ -198,7 +198,7 @@ def test_a_task_that_is_saved(scene: Scene) -> None:
 def test_a_dump_that_fails_is_tried_again_with_what_went_wrong(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snaplib.supervise.saving._RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr("snaplib.supervise.tries._RETRY_AFTER_S", (0.0, 0.0))
     scene.saver.saves = [fails, fails, saved]
     scene.notice()
     assert scene.life.run().saved
@@ -388,7 +388,7 @@ def test_snapshots_are_made_now_and_then_and_replace_each_other() -> None:
 def test_a_mistake_in_a_dump_does_not_keep_the_next_one_from_being_tried(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("snaplib.supervise.saving._RETRY_AFTER_S", (0.0,))
+    monkeypatch.setattr("snaplib.supervise.tries._RETRY_AFTER_S", (0.0,))
 
     def mistaken(_deadline: Deadline) -> object:
         raise KeyError("oops")

@@ -12,7 +12,7 @@ from snaplib.forecasting import StrategyForecast
 from snaplib.observe import Profile
 from snaplib.store import Store
 from snaplib.supervise.planner import Planner
-from snaplib.supervise.saver import SaveContext
+from snaplib.supervise.savecontext import SaveContext
 from snaplib.testing.dumps import make_profile
 from snaplib.testing.stores import MemoryBackend
 

@@ -1,0 +1,159 @@
+"""Bringing a task to life: taking over one that runs, restoring a snapshot, or starting the command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+
+from snaplib.checkpoint import restore
+from snaplib.criu import find_criu
+from snaplib.errors import RestoreFailed, RootRequired, StoreError, TooManyAttempts
+from snaplib.session import ExitStatus, Session
+from snaplib.store import Snapshot
+from snaplib.supervise.settings import Settings
+from snaplib.supervise.states import State, StateMachine
+from snaplib.task import Task
+
+__all__ = ["Beginning"]
+
+
+class Beginning:
+    """Finds out what there is for a run, and goes on with it.
+
+    Args:
+        settings: The run.
+        machine: Is ``starting``; becomes ``running`` with the task.
+    """
+
+    def __init__(self, settings: Settings, machine: StateMachine) -> None:
+        self._settings = settings
+        self._machine = machine
+
+    def check_ready(self) -> None:
+        """Find out now, and not when the notice comes, what would make a dump fail.
+
+        Raises:
+            RootRequired: We are not root.
+            SnaplibError: There is no CRIU that can be used, or the store cannot be written to.
+        """
+        if os.geteuid() != 0:
+            raise RootRequired("saving a task needs root")
+        find_criu()
+        with self._settings.store.begin(self._settings.key):
+            pass
+
+    def ended_alone(self) -> ExitStatus | None:
+        """Return how the task ended while nobody looked after it; None if it has not, or was saved."""
+        name = self._settings.session_name
+        left = Session.last_status(name)
+        if left is None:
+            return None
+        Session.forget(name)
+        return left if left.saved is None else None
+
+    def ended_before(self) -> ExitStatus | None:
+        """Return how the task ended in an earlier run, if that is all that is wanted; `machine` becomes ``done``."""
+        settings = self._settings
+        if not settings.once or settings.snapshot_id is not None:
+            return None
+        if settings.store.latest(settings.key) is not None:
+            return None
+        end = settings.store.ended(settings.key)
+        if end is None:
+            return None
+        self._machine.move(
+            State.DONE,
+            "ended_before",
+            exit_code=end.exit_code,
+            signal=end.signal,
+            ended_at=end.ended_at,
+        )
+        return ExitStatus(exit_code=end.exit_code, signal=end.signal)
+
+    def adopt(self) -> Task | None:
+        """Take over a task whose supervisor died; None when there is none."""
+        session = Session.find(self._settings.session_name)
+        if session is None:
+            return None
+        session.take_over(**self._settings.streams)
+        task = Task.of_session(session)
+        self._machine.move(State.RUNNING, "adopted", pid=task.pid)
+        return task
+
+    def resume_or_start(self) -> Task:
+        """Restore the snapshot that there is, else start the command.
+
+        Raises:
+            TooManyAttempts: That was done as often as it may be.
+            SnaplibError: It could not be done.
+        """
+        self._check_attempts()
+        return self._resume() or self._start()
+
+    def _check_attempts(self) -> None:
+        most, key = self._settings.max_attempts, self._settings.key
+        if most is None:
+            return
+        attempts = self._settings.store.journal(key).attempts()
+        if attempts >= most:
+            raise TooManyAttempts(
+                f"the task of key {key} was started or resumed {attempts} times and has not ended",
+                hint="see what became of it with `snaplib report`; its newest snapshot is kept, --max-attempts allows "
+                "more",
+            )
+
+    def _resume(self) -> Task | None:
+        """Restore a snapshot; None when there is none, or it failed and the command is to be started again."""
+        settings, machine = self._settings, self._machine
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return None
+        began = time.monotonic()
+        machine.move(State.RESUMING, "resuming", snapshot=snapshot.id)
+        try:
+            task = restore(
+                settings.store,
+                snapshot.id,
+                name=settings.session_name,
+                interactive=True,
+                lazy=settings.lazy,
+                changed_files=settings.changed_files,
+                **settings.streams,
+            )
+        except (RestoreFailed, StoreError) as error:
+            restart = settings.on_restore_failure == "restart"
+            state = State.STARTING if restart else State.FAILED
+            machine.move(state, "restore_failed", snapshot=snapshot.id, reason=str(error))
+            if restart:
+                return None
+            raise
+        machine.move(
+            State.RUNNING,
+            "restored",
+            pid=task.pid,
+            snapshot=snapshot.id,
+            restore_s=time.monotonic() - began,
+        )
+        return task
+
+    def _snapshot(self) -> Snapshot | None:
+        settings = self._settings
+        if settings.snapshot_id is not None:
+            return settings.store.get(settings.snapshot_id)
+        return settings.store.latest(settings.key)
+
+    def _start(self) -> Task:
+        settings = self._settings
+        task = Task.launch(
+            list(settings.command),
+            name=settings.session_name,
+            key=settings.key,
+            interactive=True,
+            adopt_orphans=settings.adopt_orphans,
+            **settings.streams,
+        )
+        self._machine.move(
+            State.RUNNING, "started", pid=task.pid, command=shlex.join(settings.command)
+        )
+        return task

@@ -1,0 +1,38 @@
+"""The end of a run: its status is told, and what is of no use any more is removed."""
+
+from __future__ import annotations
+
+from snaplib.reclaim import Watchers
+from snaplib.session import ExitStatus
+from snaplib.supervise.settings import Settings
+from snaplib.supervise.states import State, StateMachine
+
+__all__ = ["finish"]
+
+
+def finish(
+    settings: Settings, machine: StateMachine, watchers: Watchers, status: ExitStatus
+) -> int:
+    """Tell how a task ended, and tidy up.
+
+    Args:
+        settings: The run.
+        machine: Becomes ``done``, or ``saved`` if it is not.
+        watchers: Hear that nothing is left to be saved.
+        status: How the task ended.
+
+    Returns:
+        The exit status to end with.
+    """
+    if status.saved is not None:
+        if machine.state is not State.SAVED:
+            machine.move(State.SAVED, "saved", snapshot=status.saved)
+        watchers.acknowledge()
+        return settings.exit_saved
+    machine.move(State.DONE, "ended", exit_code=status.exit_code, signal=status.signal)
+    store, key = settings.store, settings.key
+    store.mark_ended(key, status.exit_code, status.signal)
+    if status.exit_code == 0 and not settings.keep_snapshots:
+        for snapshot in store.snapshots(key):
+            store.remove(snapshot.id)
+    return status.shell_code

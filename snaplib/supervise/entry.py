@@ -1,0 +1,35 @@
+"""What the other runs of this machine are told of one of them."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from snaplib.node import Entry
+from snaplib.supervise.settings import Settings
+from snaplib.task import Task
+
+__all__ = ["entry_of"]
+
+
+def entry_of(settings: Settings, task: Task) -> Entry:
+    """Return the entry of a run whose task runs.
+
+    Args:
+        settings: The run.
+        task: Its task.
+    """
+    return Entry(
+        name=settings.session_name,
+        key=settings.key,
+        state="running",
+        pid=task.pid,
+        began_s=time.monotonic() - _age_s(task),
+        priority=settings.priority,
+    )
+
+
+def _age_s(task: Task) -> float:
+    """Return how long a task has run on this machine, also under supervisors before this one."""
+    started_s = task.start_time / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)

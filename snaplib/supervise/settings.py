@@ -1,0 +1,68 @@
+"""What one run is to be: the command, where its snapshots are, and how it is saved and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from snaplib.errors import UsageError
+from snaplib.store import Store
+
+__all__ = ["ON_RESTORE_FAILURE", "Settings"]
+
+ON_RESTORE_FAILURE = ("fail", "restart")
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The arguments of a `Supervisor`, which says what they mean, each with a value.
+
+    Raises:
+        UsageError: The command is empty, or an option is not what it can be.
+    """
+
+    command: tuple[str, ...]
+    store: Store
+    key: str
+    snapshot_id: str | None
+    window_s: float
+    tcp: str
+    exit_saved: int
+    on_restore_failure: str
+    max_attempts: int | None
+    once: bool
+    lazy: bool
+    files: str | None
+    capture: tuple[str, ...]
+    changed_files: str
+    priority: int
+    snapshot_every_s: float | None
+    keep_snapshots: bool
+    adopt_orphans: bool
+    streams: Mapping[str, Any]
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not self.command:
+            raise UsageError("there is no command to run", hint="put it behind --")
+        if self.window_s <= 0:
+            raise UsageError(f"a window of {self.window_s:g} s leaves no time for a dump")
+        if self.on_restore_failure not in ON_RESTORE_FAILURE:
+            raise UsageError(
+                f"{self.on_restore_failure!r} is not one of {', '.join(ON_RESTORE_FAILURE)}"
+            )
+        if self.snapshot_every_s is not None and self.snapshot_every_s <= 0:
+            raise UsageError(
+                f"a snapshot every {self.snapshot_every_s:g} s leaves no time for the task"
+            )
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise UsageError(f"{self.max_attempts} attempts are none")
+
+    @property
+    def session_name(self) -> str:
+        """The name of the session of this key and store."""
+        named = f"{self.store.url}\0{self.key}".encode("utf-8", "surrogateescape")
+        return f"run-{hashlib.sha256(named).hexdigest()[:24]}"
