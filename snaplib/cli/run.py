@@ -103,8 +103,8 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
         "--snapshot-every",
         type=float,
         metavar="SECONDS",
-        help="save the task so often while it runs on: so much is lost at most if the machine goes without notice "
-        "(default: never)",
+        help="save the task so often while it runs on: so much is lost at most if the machine goes without notice, or "
+        "early (default: only where the plan finds the window too short)",
     )
     parser.add_argument(
         "--priority",
@@ -241,8 +241,13 @@ def _for_people(event: Event) -> str:
         case "restored":
             seconds = human_seconds(details["restore_s"])
             return f"restored snapshot {details['snapshot']} in {seconds} (pid {details['pid']})"
+        case "promise":
+            return _promise(details)
         case "snapshot_failed":
-            return f"snapshot failed: {details['reason']}; the task runs on"
+            return (
+                f"snapshot failed: {details['reason']}; the task runs on, and {human_seconds(details['unsaved_s'])} of "
+                f"its work would be lost; tried again in {human_seconds(max(0.0, details['again_s'] or 0.0))}"
+            )
         case "waiting":
             when = details["start_s"]
             turn = (
@@ -308,6 +313,18 @@ def _saved_memory(details: dict[str, Any]) -> str:
         return f"{human_bytes(memory)} of memory"
     ahead = human_bytes(max(0, memory - final))
     return f"warm copy {ahead}, final {human_bytes(final)} of {human_bytes(memory)} of memory"
+
+
+def _promise(details: dict[str, Any]) -> str:
+    if details["lost_s"] is None:
+        return (
+            "no snapshots are made ahead any more: the window is long enough to save the task in it"
+        )
+    why = (
+        "" if details["by"] == "option" else ", for the window is too short to save the task in it"
+    )
+    seconds = human_seconds(details["lost_s"])
+    return f"saved every {seconds}{why}: if this machine goes early, at most {seconds} of work are lost"
 
 
 def _who(details: dict[str, Any]) -> str:

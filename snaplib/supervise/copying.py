@@ -1,6 +1,7 @@
-"""What is done ahead while a task runs: copies as its saver wants them, and whole snapshots now and then.
+"""What is done ahead while a task runs: copies as its saver wants them, and whole snapshots as was promised.
 
-One thing at a time, stopped when there is notice.
+One thing at a time, stopped when there is notice.  A snapshot that is due stops a copy: the next goes on with what is
+left of it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,11 @@ from snaplib.checkpoint import Deadline
 from snaplib.errors import SnaplibError, StoreError, TaskEnded
 from snaplib.store import Snapshot, Store
 from snaplib.supervise.job import Job
+from snaplib.supervise.promise import Promise
 from snaplib.supervise.saver import Saver
 from snaplib.supervise.states import State, StateMachine
 
 __all__ = ["Copying"]
-
-#: A snapshot ahead that takes longer than this is given up: the task stands still for it.
-_SNAPSHOT_S = 120.0
 
 
 class Copying:
@@ -32,7 +31,7 @@ class Copying:
         store: Where snapshots are: one that a later one has replaced is removed.
         machine: Is ``running`` before and after, ``copying`` meanwhile.
         done: Called with the `Job` of a copy once it is finished, in its thread.
-        snapshot_every_s: Seconds between two snapshots; none are made by default.
+        promise: How much work is lost at most, and so when snapshots are made; none by default.
     """
 
     def __init__(
@@ -42,14 +41,13 @@ class Copying:
         machine: StateMachine,
         done: Callable[[Job], None],
         *,
-        snapshot_every_s: float | None = None,
+        promise: Promise | None = None,
     ) -> None:
         self._saver = saver
         self._store = store
         self._machine = machine
         self._done = done
-        self._every_s = snapshot_every_s
-        self._last_s = time.monotonic()
+        self._promise = promise or Promise()
         self._last: Snapshot | None = None
         self._stop = threading.Event()
         self._deadline: Deadline | None = None
@@ -68,20 +66,25 @@ class Copying:
 
     def next_s(self) -> float | None:
         """Return in how many seconds something is due; None: not before something has happened."""
-        dues = [self._saver.next_copy_s(), self._next_snapshot_s()]
+        snapshot_s = self._promise.due_s()
+        if self.active:
+            return None if self._deadline is not None or self._stop.is_set() else snapshot_s
+        dues = [self._saver.next_copy_s(), snapshot_s]
         return min((one for one in dues if one is not None), default=None)
 
-    def _next_snapshot_s(self) -> float | None:
-        if self._every_s is None:
-            return None
-        return self._last_s + self._every_s - time.monotonic()
-
     def begin_if_due(self) -> None:
-        """Begin what it is time for, if anything."""
-        snapshot_s = self._next_snapshot_s()
+        """Begin what it is time for, if anything; tell a promise that is new."""
+        if self._promise.is_news():
+            self._machine.tell("promise", lost_s=self._promise.most_s, by=self._promise.by)
+        snapshot_s = self._promise.due_s()
+        is_due = snapshot_s is not None and snapshot_s <= 0
+        if self.active:
+            if is_due and self._deadline is None:
+                self._stop.set()
+            return
         copy_s = self._saver.next_copy_s()
-        if snapshot_s is not None and snapshot_s <= 0:
-            deadline = self._deadline = Deadline(_SNAPSHOT_S)
+        if is_due:
+            deadline = self._deadline = Deadline(self._promise.limit_s)
             self._begin("snapshot", lambda _stop: self._saver.snapshot(deadline))
         elif copy_s is not None and copy_s <= 0:
             self._deadline = None
@@ -98,10 +101,7 @@ class Copying:
         if job is not self._job:
             return
         self._job = None
-        now_s = time.monotonic()
-        copy_s = now_s - self._began_s
-        if job.name == "snapshot":
-            self._last_s = now_s
+        copy_s = time.monotonic() - self._began_s
         try:
             result = job.result()
         except TaskEnded:
@@ -109,9 +109,14 @@ class Copying:
             return
         except Exception as error:  # noqa: BLE001 - the task can be saved without it, whatever went wrong
             reason = str(error) if isinstance(error, SnaplibError) else repr(error)
-            self._tell(f"{job.name}_failed", reason=reason, copy_s=copy_s)
+            details: dict[str, Any] = {"reason": reason, "copy_s": copy_s}
+            if job.name == "snapshot":
+                self._promise.missed(copy_s)
+                details |= {"unsaved_s": self._promise.unsaved_s, "again_s": self._promise.due_s()}
+            self._tell(f"{job.name}_failed", **details)
             return
         if isinstance(result, Snapshot):
+            self._promise.kept(copy_s, result.timings["frozen_s"])
             self._replace(result)
             self._tell(
                 "snapshot",

@@ -9,7 +9,7 @@ from snaplib.node import Entry
 from snaplib.supervise.settings import Settings
 from snaplib.task import Task
 
-__all__ = ["entry_of"]
+__all__ = ["age_s", "entry_of"]
 
 
 def entry_of(settings: Settings, task: Task) -> Entry:
@@ -24,12 +24,16 @@ def entry_of(settings: Settings, task: Task) -> Entry:
         key=settings.key,
         state="running",
         pid=task.pid,
-        began_s=time.monotonic() - _age_s(task),
+        began_s=time.monotonic() - age_s(task),
         priority=settings.priority,
     )
 
 
-def _age_s(task: Task) -> float:
-    """Return how long a task has run on this machine, also under supervisors before this one."""
+def age_s(task: Task) -> float:
+    """Return how long a task has run on this machine, also under supervisors before this one.
+
+    Args:
+        task: The task.
+    """
     started_s = task.start_time / os.sysconf("SC_CLK_TCK")
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s)

@@ -19,6 +19,7 @@ from snaplib.supervise.copying import Copying
 from snaplib.supervise.inbox import Inbox, Tell
 from snaplib.supervise.job import Job
 from snaplib.supervise.lookout import Lookout
+from snaplib.supervise.promise import Promise
 from snaplib.supervise.saver import Saver
 from snaplib.supervise.saving import Saving
 from snaplib.supervise.states import State, StateMachine
@@ -49,7 +50,7 @@ class Life:
         machine: The state, which is ``running``, and whom to tell.
         window_s: How long a window lasts when a notice does not say.
         store: Where snapshots are.
-        snapshot_every_s: Seconds between two snapshots while the task runs; none are made by default.
+        promise: How much work is lost at most if the machine goes without notice.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Life:
         machine: StateMachine,
         window_s: float,
         store: Store,
-        snapshot_every_s: float | None = None,
+        promise: Promise | None = None,
     ) -> None:
         self._task = task
         self._session = session
@@ -74,7 +75,7 @@ class Life:
         self._inbox = inbox
         self._machine = machine
         self._saver = saver
-        self._copying = Copying(saver, store, machine, inbox.put, snapshot_every_s=snapshot_every_s)
+        self._copying = Copying(saver, store, machine, inbox.put, promise=promise)
         self._saving = Saving(saver, turn, machine, inbox.put, window_s)
 
     def run(self) -> ExitStatus:
@@ -128,11 +129,15 @@ class Life:
         if self._machine.state is State.RUNNING:
             times = [self._lookout.next_s(), self._copying.next_s(), _LONGEST_WAIT_S]
             return min(one for one in times if one is not None)
+        if self._machine.state is State.COPYING:
+            return self._copying.next_s()
         return None if self._busy else self._saving.next_s()
 
     def _do_what_is_due(self, *, ended: bool) -> None:
         if ended:
             self._copying.stop()
+        if not ended and self._machine.state is State.COPYING:
+            self._copying.begin_if_due()
         if ended or self._busy:
             return
         if self._machine.state is State.NOTICED:

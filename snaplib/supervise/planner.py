@@ -159,6 +159,8 @@ class Planner:
             return
         self._profile = profile
         before, self._plan = self._plan, chosen
+        # Where the window is too short for anything, only whole snapshots are of use.
+        self._context.promise.plan(chosen.every_s if chosen.strategy == "timer" else None)
         with self._lock:
             # A copy that was finished meanwhile is not in this plan.
             if copied_at_s == self._copied_at_s and chosen.next_copy_s is not None:

@@ -9,6 +9,7 @@ import attrs
 
 from snaplib.checkpoint import Deadline, dump
 from snaplib.store import Snapshot, Store
+from snaplib.supervise.promise import Promise
 from snaplib.task import Task
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class SaveContext:
         files: Whether the files that the task writes go along: ``capture`` or ``reference``; None is `dump`'s choice.
         capture: Patterns of files that go along in any case.
         wake: Has `Saver.next_copy_s` asked again.  From any thread.
+        promise: How much work is lost at most; what has a plan tells it the plan's interval.
     """
 
     task: Task
@@ -43,6 +45,7 @@ class SaveContext:
     wake: Callable[[], None]
     files: str | None = None
     capture: tuple[str, ...] = ()
+    promise: Promise = attrs.field(factory=Promise)
 
     def dump(
         self,

@@ -22,10 +22,11 @@ from snaplib.session import ExitStatus
 from snaplib.store import Store
 from snaplib.supervise.beginning import Beginning
 from snaplib.supervise.ending import finish
-from snaplib.supervise.entry import entry_of
+from snaplib.supervise.entry import age_s, entry_of
 from snaplib.supervise.inbox import Inbox
 from snaplib.supervise.life import Life, TerminalChanged
 from snaplib.supervise.lookout import Lookout
+from snaplib.supervise.promise import Promise
 from snaplib.supervise.recorder import Recorder
 from snaplib.supervise.savecontext import SaveContext
 from snaplib.supervise.saver import SaverFactory
@@ -62,7 +63,8 @@ class Supervisor:
         lazy: Let a task that is resumed run before its memory is there.
         priority: Of the tasks of one node that must be saved at once, those of a higher one come first.
         snapshot_every_s: Seconds between two snapshots while the task runs on: if the machine goes without notice, so
-            much work is lost at most.  None are made by default.
+            much work is lost at most.  By default there are some only where the plan finds the window too short for
+            anything.
         keep_snapshots: Whether snapshots stay once the task has ended well.
         adopt_orphans: Whether processes that lose their parent become the command's own; see `Task.launch`.
         saver: Makes what copies the task ahead and saves it; see `warm_saver`.
@@ -217,19 +219,20 @@ class Supervisor:
     def _look_after(self, task: Task) -> ExitStatus:
         settings, session = self.settings, task.session
         assert session is not None
+        promise = Promise(settings.snapshot_every_s, age_s=age_s(task))
         with session.raw_terminal() as terminal:
             life = Life(
                 task,
                 session,
                 terminal=terminal,
-                saver=self._make_saver(self._save_context(task)),
+                saver=self._make_saver(self._save_context(task, promise)),
                 lookout=Lookout(task, settings.tcp, self._inbox.tell),
                 turn=Turn(Registry(settings.session_name), entry_of(settings, task)),
                 inbox=self._inbox,
                 machine=self._machine,
                 window_s=settings.window_s,
                 store=settings.store,
-                snapshot_every_s=settings.snapshot_every_s,
+                promise=promise,
             )
             return life.run()
 
@@ -243,7 +246,7 @@ class Supervisor:
             isinstance(one, Notice) and one.kind is NoticeKind.RECLAIM for one in self._inbox.look()
         )
 
-    def _save_context(self, task: Task) -> SaveContext:
+    def _save_context(self, task: Task, promise: Promise) -> SaveContext:
         settings = self.settings
         return SaveContext(
             task=task,
@@ -255,4 +258,5 @@ class Supervisor:
             window_s=settings.window_s,
             tell=self._inbox.tell,
             wake=self._inbox.wake,
+            promise=promise,
         )

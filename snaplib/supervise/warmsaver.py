@@ -185,9 +185,15 @@ class WarmSaver:
         return self._planner.may_copy_once_more(age_s, deadline.left_s)
 
     def _hurry(self, deadline: Deadline) -> None:
-        """Make a last round, so that the task stands still for less."""
+        """Make a last round, so that the task stands still for less.
+
+        It works on meanwhile, and if the window ends early that is lost: no more than was promised.
+        """
+        most_s = min(deadline.left_s * _HURRY_SHARE, self._context.promise.left_s())
+        if most_s <= 0:
+            return
         stop = threading.Event()
-        timer = threading.Timer(deadline.left_s * _HURRY_SHARE, stop.set)
+        timer = threading.Timer(most_s, stop.set)
         timer.start()
         began_s = self._clock()
         try:

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ class Throttled:
 
     Args:
         folder: A store's folder.
-        bytes_per_s: How many, together with whoever else names the same folder.
+        bytes_per_s: Tells how many, together with whoever else names the same folder.
     """
 
-    def __init__(self, folder: Path, bytes_per_s: float) -> None:
+    def __init__(self, folder: Path, bytes_per_s: Callable[[], float]) -> None:
         self._backend: Any = open_backend(str(folder))
         self._bytes_per_s = bytes_per_s
         self._clock = folder.with_name("throttle").open("a+b")
@@ -57,7 +58,7 @@ class Throttled:
             self._clock.seek(0)
             data = self._clock.read(8)
             free_s = struct.unpack("d", data)[0] if data else 0.0
-            until_s = max(free_s, time.monotonic()) + count / self._bytes_per_s
+            until_s = max(free_s, time.monotonic()) + count / self._bytes_per_s()
             self._clock.truncate(0)
             self._clock.write(struct.pack("d", until_s))
             self._clock.flush()
@@ -84,7 +85,7 @@ def main() -> int:
     folder, rate, size_mib, window_s, ready = sys.argv[1:]
     supervisor = Supervisor(
         [sys.executable, "-I", "-S", "-c", _TASK, size_mib, ready],
-        store=Store.over(Throttled(Path(folder), float(rate)), create=True),
+        store=Store.over(Throttled(Path(folder), lambda: float(rate)), create=True),
         window_s=float(window_s),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

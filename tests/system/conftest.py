@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,8 +55,14 @@ class Bench:
 
     def start(self, arguments: Sequence[str | Path], **options: object) -> subprocess.Popen[bytes]:
         """Start ``snaplib`` with these arguments."""
+        return self.start_python(["snaplib", *arguments], **options)
+
+    def start_python(
+        self, arguments: Sequence[str | Path], **options: object
+    ) -> subprocess.Popen[bytes]:
+        """Start the Python module that is named first with the other arguments."""
         merged = {"cwd": self.folder, "env": self.env, "stdin": subprocess.DEVNULL, **options}
-        process = subprocess.Popen([*SNAPLIB, *map(str, arguments)], **merged)  # type: ignore[call-overload]
+        process = subprocess.Popen([sys.executable, "-m", *map(str, arguments)], **merged)  # type: ignore[call-overload]
         self._processes.append(process)
         return process
 
@@ -96,6 +103,15 @@ class Bench:
     def wait_for_task(self) -> None:
         """Wait until a task runs, started or restored."""
         wait_until(lambda: bool(self.sessions(running=True)), "the task to run")
+
+    def machine_goes(self, process: subprocess.Popen[bytes]) -> None:
+        """End everything at once, and what a reboot does not leave."""
+        process.kill()
+        for pid in self.sessions():
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not self.sessions(), "the machine to be gone")
+        shutil.rmtree(self.runtime)
 
     def tidy(self) -> None:
         """End everything that was started here."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -40,16 +38,6 @@ with open("state", "r+b", buffering=0) as state:
 """
 
 
-def machine_goes(bench: Bench, process) -> None:
-    """End everything at once, and what a reboot does not leave."""
-    process.kill()
-    for pid in bench.sessions():
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
-    wait_until(lambda: not bench.sessions(), "the machine to be gone")
-    shutil.rmtree(bench.runtime)
-
-
 def snapshots(bench: Bench) -> int:
     """Return how many snapshots were made ahead."""
     path = bench.folder / "events"
@@ -78,7 +66,7 @@ def test_the_output_is_that_of_one_run(bench: Bench, noticed: bool) -> None:
     if noticed:
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: "dumping" in (bench.folder / "events").read_text(), "the dump to begin")
-    machine_goes(bench, process)
+    bench.machine_goes(process)
     finish.touch()
     assert start(bench, program, out).wait(60) == 0
     assert check(out.read_text()) > 0
@@ -93,7 +81,7 @@ def test_what_was_appended_after_the_snapshot_is_cut_off(bench: Bench) -> None:
     wait_until(lambda: snapshots(bench) >= 1, "a snapshot")
     grown = log.stat().st_size
     wait_until(lambda: log.stat().st_size > grown, "the task to run on")
-    machine_goes(bench, process)
+    bench.machine_goes(process)
     (bench.folder / "finish").touch()
     assert start(bench, program, out).wait(60) == 0
     lines = log.read_text().split()
@@ -109,7 +97,7 @@ def test_a_file_that_was_rewritten_is_named(bench: Bench) -> None:
     wait_until(lambda: snapshots(bench) >= 1, "a snapshot")
     before = state.read_bytes()
     wait_until(lambda: state.read_bytes() != before, "the task to run on")
-    machine_goes(bench, process)
+    bench.machine_goes(process)
     done = bench.run("run", "--", sys.executable, "-c", REWRITING)
     assert done.returncode == 176
     assert "state was changed after the snapshot" in done.stderr

@@ -19,6 +19,7 @@ from snaplib.store import Snapshot
 from snaplib.supervise import Expected, State
 from snaplib.supervise.inbox import Inbox
 from snaplib.supervise.life import Life
+from snaplib.supervise.promise import Promise
 from snaplib.supervise.states import StateMachine
 
 
@@ -127,7 +128,7 @@ class Scene:
             machine=machine,
             window_s=120.0,
             store=SimpleNamespace(remove=self.removed.append),
-            snapshot_every_s=every_s,
+            promise=Promise(every_s),
         )
 
     def _told(self, event: Event) -> None:
@@ -383,6 +384,31 @@ def test_snapshots_are_made_now_and_then_and_replace_each_other() -> None:
     assert told[:3] == ["snapshot", "snapshot_failed", "snapshot"]
     assert scene.removed == ["s1"]
     assert scene.events[-1].state == "saved"
+
+
+def test_what_is_promised_is_told_first() -> None:
+    scene = Scene(every_s=0.01)
+    scene.saver.snapshots = [fails, lambda _: whole("s1")]
+    scene.when["snapshot"] = scene.session.end
+    scene.life.run()
+    scene.close()
+    assert scene.names == ["promise", "copying", "snapshot_failed", "copying", "snapshot"]
+    assert scene.events[0].details == {"lost_s": 0.01, "by": "option"}
+    assert scene.events[2].details["unsaved_s"] > 0
+
+
+def test_a_snapshot_that_is_due_does_not_wait_for_a_copy() -> None:
+    def long_copy(stop: threading.Event) -> dict[str, object]:
+        assert stop.wait(60)
+        return {}
+
+    scene = Scene(every_s=0.2)
+    scene.saver.copies = [long_copy]
+    scene.saver.snapshots = [lambda _: whole("s1")]
+    scene.when["snapshot"] = scene.session.end
+    scene.life.run()
+    scene.close()
+    assert scene.names == ["promise", "copying", "copied", "copying", "snapshot"]
 
 
 def test_a_mistake_in_a_dump_does_not_keep_the_next_one_from_being_tried(
