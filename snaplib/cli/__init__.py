@@ -20,6 +20,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "doctor": "probe this host: what works here, and the remedy for what does not",
     "run": "start a command, or resume it from its snapshot; save it when notice is given",
+    "notice": "tell runs of this machine that it is about to be taken away, and wait until they are saved",
     "watch": "what a task is doing, live: memory written, descriptors, sockets",
     "forecast": "how large a dump of a task will be, how long it takes, whether it fits, and the plan",
     "preflight": "what would make a dump or a restore of a task fail, each with its culprit",

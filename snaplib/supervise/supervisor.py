@@ -17,7 +17,7 @@ from snaplib.errors import EXIT_SAVED, SnaplibError, TaskEnded
 from snaplib.event import Event
 from snaplib.keylock import KeyLock
 from snaplib.node import Registry, Turn
-from snaplib.reclaim import Notice, NoticeKind, NoticeSource, Watchers
+from snaplib.reclaim import Announced, Mailbox, Notice, NoticeKind, NoticeSource, Watchers
 from snaplib.session import ExitStatus
 from snaplib.store import Store
 from snaplib.supervise.beginning import Beginning
@@ -132,7 +132,8 @@ class Supervisor:
         self._recorder = Recorder(store, settings.key, settings.command)
         self._machine = StateMachine(settings.key, self._tell)
         self._inbox = Inbox()
-        self._watchers = Watchers(reclaim, self._inbox.put)
+        self._mailbox = Mailbox(settings.session_name, settings.key, window_s)
+        self._watchers = Watchers([*reclaim, Announced(self._mailbox)], self._inbox.put)
 
     @property
     def task(self) -> Task | None:
@@ -183,7 +184,7 @@ class Supervisor:
             SnaplibError: The task could not be started or resumed, or a dump failed and the window is over; the
                 task then still runs.
         """
-        with KeyLock(self.settings.session_name, self.settings.key):
+        with KeyLock(self.settings.session_name, self.settings.key), self._mailbox:
             self._watchers.start()
             try:
                 return self._run()
@@ -239,6 +240,7 @@ class Supervisor:
     def _tell(self, event: Event) -> None:
         self._on_event(event)
         self._recorder(event)
+        self._mailbox.tell(event)
 
     def _noticed(self) -> bool:
         """Whether there is notice already."""

@@ -1,4 +1,4 @@
-"""What a supervisor costs while nothing happens, and how soon after a notice the dump begins."""
+"""What a supervisor costs while nothing happens, and how soon after a notice the dump begins and the task is saved."""
 
 from __future__ import annotations
 
@@ -9,21 +9,42 @@ import os
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
+from snaplib.errors import EXIT_SAVED, UsageError
+from snaplib.reclaim import Run as RunHere
 from snaplib.testing.metadata import FakeAws, FakeAzure, FakeGcp
 from tests.benchmarks.harness import machine
-from tests.system.conftest import Bench, wait_until
+from tests.system.conftest import WORKLOADS, Bench, wait_until
 
-SUMMARY = "an idle supervisor's CPU and memory, and the time from a notice to the dump"
+SUMMARY = "an idle supervisor's CPU and memory, and the time from a notice to the dump and to the end of it"
 
 #: Source -> the seconds between two questions; 0 where it is heard at once.
-SOURCES = {"signal": 0.0, "file": 0.5, "aws": 2.0, "gcp": 0.0, "azure": 1.0}
+SOURCES = {
+    "signal": 0.0,
+    "announced": 0.0,
+    "command": 0.0,
+    "own source": 0.0,
+    "file": 0.5,
+    "aws": 2.0,
+    "gcp": 0.0,
+    "azure": 1.0,
+}
+#: Those whose supervisors are looked at while nothing happens.
+_IDLE = ("file", "aws", "gcp", "azure")
+#: A dump begins so soon after its notice is heard.
+_SOON_S = 0.1
+#: The lines a second of the task that is saved; before each a page is changed.
+_LINES_PER_S = 100
 
 #: Name -> MiB of memory, and pages that it changes a second.
 TASKS = {"sleeps": (16, 0), "sleeps, 512 MiB": (512, 0), "changes 50 pages/s of 512 MiB": (512, 50)}
@@ -46,28 +67,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--settle", type=float, default=60.0, help="after the first copy, before that"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="how many notices for each source")
+    parser.add_argument("--rounds", type=int, default=3, help="how many notices for each source")
+    parser.add_argument("--mib", type=int, default=1024, help="memory of the task that is saved")
+    parser.add_argument("--sources", default=",".join(SOURCES), help="who gives notice")
+    parser.add_argument("--parts", default="idle,notices", help="what is measured")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print the tables."""
     print(machine())
-    print(f"\n| task | source | CPU over {args.seconds:g} s | memory | its init's |")
-    print("|---|---|---|---|---|", flush=True)
-    for line in idle(args.settle, args.seconds):
-        print(line, flush=True)
-    print("\n| source | asked every | notice to dump: median | worst |")
-    print("|---|---|---|---|")
-    for source, interval_s in SOURCES.items():
-        delays_s = [
-            notice_to_dump_s(source, 3 + random.uniform(0, interval_s)) for _ in range(args.rounds)
-        ]
-        every = f"{interval_s:g} s" if interval_s else "at once"
+    if "idle" in args.parts:
+        print(f"\n| task | source | CPU over {args.seconds:g} s | memory | its init's |")
+        print("|---|---|---|---|---|", flush=True)
+        for line in idle(args.settle, args.seconds):
+            print(line, flush=True)
+    if "notices" in args.parts:
         print(
-            f"| {source} | {every} | {statistics.median(delays_s) * 1000:.0f} ms | "
-            f"{max(delays_s) * 1000:.0f} ms |",
-            flush=True,
+            f"\n{args.mib} MiB of memory, {args.rounds} notices each, at any moment of the first copy ahead"
         )
+        print(
+            "\n| source | asked every | notice to dump: median | worst | allowed | notice to saved: median | worst |"
+        )
+        print("|---|---|---|---|---|---|---|", flush=True)
+        for source in args.sources.split(","):
+            print(
+                _line(source, [notice_times_s(source, args.mib) for _ in range(args.rounds)]),
+                flush=True,
+            )
+
+
+def _line(source: str, times_s: list[tuple[float, float]]) -> str:
+    interval_s = SOURCES[source]
+    dump_ms, saved_ms = ([one * 1000 for one in some] for some in zip(*times_s, strict=True))
+    every = f"{interval_s:g} s" if interval_s else "at once"
+    return (
+        f"| {source} | {every} | {statistics.median(dump_ms):.0f} ms | {max(dump_ms):.0f} ms | "
+        f"{(interval_s + _SOON_S) * 1000:.0f} ms | {statistics.median(saved_ms):.0f} ms | {max(saved_ms):.0f} ms |"
+    )
 
 
 class Run:
@@ -75,23 +111,30 @@ class Run:
 
     Args:
         source: Who gives notice.
-        task: Which of `TASKS`.
+        program: The task's command.
         stack: Ends it.
+        options: Of the process.
     """
 
-    def __init__(self, source: str, task: str, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        source: str,
+        program: Sequence[str | Path],
+        stack: contextlib.ExitStack,
+        **options: Any,
+    ) -> None:
         folder = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="supervisor-", dir="/var/tmp")
         )
         self.bench = Bench(Path(folder))
         stack.callback(self.bench.tidy)
         self.events = self.bench.folder / "events"
-        going = self.bench.folder / "going"
-        word, environment, self.announce = _source(source, going, stack)
-        program = [sys.executable, "-I", "-S", "-c", _TASK, *map(str, TASKS[task])]
-        self.process = self.bench.start(
-            ["run", "--reclaim", word, "--events", self.events, "-q", "--", *program],
-            env={**self.bench.env, **environment},
+        way = _way(source, self.bench, stack)
+        self.announce = way.announce
+        self.process = self.bench.start_python(
+            [*way.program, "--events", self.events, "-q", "--", *program],
+            env={**self.bench.env, **way.environment},
+            **options,
         )
         self.bench.wait_for_task()
 
@@ -105,9 +148,12 @@ class Run:
 def idle(settle_s: float, seconds: float) -> list[str]:
     """Return a line for each supervisor; all are watched at once, for none of them does much."""
     cases = [("signal", task) for task in TASKS]
-    cases += [(source, "sleeps") for source in SOURCES if source != "signal"]
+    cases += [(source, "sleeps") for source in _IDLE]
     with contextlib.ExitStack() as stack:
-        runs = [Run(source, task, stack) for source, task in cases]
+        runs = [
+            Run(source, [sys.executable, "-I", "-S", "-c", _TASK, *map(str, TASKS[task])], stack)
+            for source, task in cases
+        ]
         for one in runs:
             wait_until(
                 lambda one=one: any(not copy["left_bytes"] for copy in one.told("copied")),
@@ -129,37 +175,71 @@ def idle(settle_s: float, seconds: float) -> list[str]:
     return lines
 
 
-def notice_to_dump_s(source: str, after_s: float) -> float:
-    """Return the seconds from a notice to the dump."""
+def notice_times_s(source: str, mib: int) -> tuple[float, float]:
+    """Return the seconds from a notice to the dump, and to when the task is saved."""
     with contextlib.ExitStack() as stack:
-        one = Run(source, "sleeps", stack)
-        time.sleep(after_s)
+        program = [sys.executable, WORKLOADS / "large.py", str(mib), "finish", str(_LINES_PER_S)]
+        one = Run(source, program, stack, stdout=subprocess.PIPE)
+        assert one.process.stdout is not None
+        one.process.stdout.readline()
+        # Nobody else reads what it writes.
+        threading.Thread(target=one.process.stdout.read, daemon=True).start()
+        time.sleep(6 + random.uniform(0, 2 + SOURCES[source]))
         began_s = time.time()
-        if one.announce is None:
-            one.process.send_signal(signal.SIGUSR1)
-        else:
-            one.announce()
-        one.process.wait(60)
-        (dumping,) = one.told("dumping")
-    moment_s: float = dumping["time_s"]
-    return moment_s - began_s
+        one.announce(one.process)
+        if one.process.wait(120) != EXIT_SAVED:
+            raise RuntimeError(f"the task was not saved on the notice of {source}")
+        (dumping,), (saved,) = one.told("dumping"), one.told("saved")
+    return dumping["time_s"] - began_s, saved["time_s"] - began_s
 
 
-def _source(
-    source: str, going: Path, stack: contextlib.ExitStack
-) -> tuple[str, dict[str, str], Callable[[], object] | None]:
+@attrs.frozen
+class Way:
+    """A way to give notice.
+
+    Attributes:
+        announce: Gives it to a supervisor.
+        program: The supervisor's Python module and its arguments, but for the common ones.
+        environment: What it needs in its environment.
+    """
+
+    announce: Callable[[subprocess.Popen[bytes]], object]
+    program: Sequence[str | Path]
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+
+
+def _way(source: str, bench: Bench, stack: contextlib.ExitStack) -> Way:
+    going = bench.folder / "going"
+    run = ["snaplib", "run", "--reclaim"]
     if source == "aws":
         aws = stack.enter_context(FakeAws())
-        return "aws", aws.environment, aws.announce
+        return Way(lambda _run: aws.announce(), [*run, "aws"], aws.environment)
     if source == "gcp":
         gcp = stack.enter_context(FakeGcp())
-        return "gcp", gcp.environment, gcp.announce
+        return Way(lambda _run: gcp.announce(), [*run, "gcp"], gcp.environment)
     if source == "azure":
         azure = stack.enter_context(FakeAzure())
-        return "azure", azure.environment, azure.announce
+        return Way(lambda _run: azure.announce(), [*run, "azure"], azure.environment)
     if source == "file":
-        return f"file={going}", {}, going.touch
-    return "signal", {}, None
+        return Way(lambda _run: going.touch(), [*run, f"file={going}"])
+    if source == "announced":
+        return Way(lambda _run: _announce(bench), [*run, "signal"])
+    if source == "signal":
+        return Way(lambda run: run.send_signal(signal.SIGUSR1), [*run, "signal"])
+    # Whoever opens it for reading is woken at once.
+    os.mkfifo(going)
+    if source == "command":
+        return Way(lambda _run: going.write_text("\n"), [*run, f"command=read line < {going}"])
+    if source == "own source":
+        return Way(lambda _run: going.write_text("\n"), ["tests.benchmarks.own_source", going])
+    raise UsageError(f"there is no source {source!r}", hint=", ".join(SOURCES))
+
+
+def _announce(bench: Bench) -> None:
+    (path,) = bench.runtime.glob("notices/*.run")
+    run = RunHere(path)
+    run.announce()
+    run.close()
 
 
 def _cpu_s(pid: int) -> float:
