@@ -255,12 +255,13 @@ class Task:
         return tuple(found)
 
     def is_member(self, member: Member) -> bool:
-        """Return whether a process that was a member is still there, and not as a zombie."""
+        """Return whether a process that was a member is still there, neither dead nor being killed."""
         try:
             stat = self.procfs.stat(member.pid)
+            killed = self.procfs.status(member.pid).killed
         except ProcessLookupError:
             return False
-        return stat.start_ticks == member.start_ticks and not stat.zombie
+        return stat.start_ticks == member.start_ticks and not (stat.zombie or killed)
 
     def threads(self) -> tuple[int, ...]:
         """Return the ids of all threads of all members, as this process sees them.

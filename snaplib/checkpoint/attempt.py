@@ -29,7 +29,7 @@ from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.checkpoint.written import WrittenFile, written_files
 from snaplib.criu import CriuError, Notification, Swrk
-from snaplib.errors import SnaplibError, TaskEnded
+from snaplib.errors import SnaplibError, StoreError, TaskEnded
 from snaplib.store import Snapshot, SnapshotWriter
 from snaplib.task import Member
 
@@ -114,27 +114,38 @@ class Attempt:
             self._server.criu_end.close()
             if session:
                 session.hold()
+            ended = False
             try:
                 self._watchdog = Watchdog(
                     order.deadline, [self._server.hang_up, self._swrk.hang_up]
                 )
                 with self._watchdog:
                     self._converse(page_fd)
+                ended = not order.leave_running
             except BaseException:
-                if not self._end_was_reached():
-                    if self._snapshot is not None:
-                        # The task runs on: what it does from now on would be done twice if this
-                        # snapshot were ever resumed.
-                        order.store.remove(self._snapshot.id)
+                ended = self._end_was_reached()
+                if not ended:
+                    self._outlived()
                     raise
             finally:
                 if session:
                     with contextlib.suppress(TaskEnded):
-                        session.release()
+                        session.release(ended=ended)
             if order.leave_running:
                 self._commit()
             else:
                 remove_empty_lock(self.images)
+
+    def _outlived(self) -> None:
+        """The task runs on: resuming a snapshot that there is already would do again what it does from now on."""
+        order = self.order
+        too_late = self._watchdog.expired and not order.deadline.called_off
+        if self._snapshot is None or (order.stand_in and too_late):
+            # Its machine may go any moment now: then the snapshot is what there is.
+            return
+        # One that cannot be removed is one too many: whoever resumes it is told what has become of its task.
+        with contextlib.suppress(StoreError):
+            order.store.remove(self._snapshot.id)
 
     def _end_was_reached(self) -> bool:
         if not self._agreed:
@@ -240,6 +251,7 @@ class Attempt:
             # Those whose contents are kept are compared with them.
             listed = self._kept_files.get("files", ())
             kept = {one["path"] for one in listed if one["stream"] or one["parts"]}
+            extra["ends_task"] = not self.order.leave_running
             extra["written"] = [attrs.asdict(one) for one in self._written if one.path not in kept]
         if self.order.promise:
             extra["forecast"] = promise_json(self.order.promise)

@@ -81,8 +81,10 @@ def dump(
         capture: Patterns of files whose contents go with the snapshot in any case, whether the task has them open or
             not; ``**`` stands for any folders.
         skip_preflight: Whether to try even what preflight says must fail.
-        stand_in: Whether the snapshot of a task that runs on is to take its place should it be lost: a restore then
-            cuts off what the task has appended to its files since, and fails if they have changed otherwise.
+        stand_in: Whether the snapshot is to take the place of a task that runs on should that be lost: a restore then
+            cuts off what the task has appended to its files since, and fails if they have changed otherwise.  A task
+            that is to end may run on too, if something happens between the commit and its end; see ``outlived`` of
+            `restore`.
         warm: What was copied ahead, of this task and into this store: only what has changed since is taken now.  If
             that turns out not to be possible, all of it is taken, in the same time.  When the task runs on, the next
             dump with the same copies is incremental to this one.
@@ -124,7 +126,7 @@ def dump(
         leave_running=leave_running,
         deadline=deadline,
         tcp=tcp,
-        stand_in=stand_in and leave_running,
+        stand_in=stand_in,
         files=files or ("reference" if store.backend.local else "capture"),
         # Not resolved: a pattern is no path yet.
         capture=tuple(os.path.abspath(pattern) for pattern in capture),  # noqa: PTH100

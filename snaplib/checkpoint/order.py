@@ -30,7 +30,7 @@ class DumpOrder:
         leave_running: Whether the task runs on afterwards.
         deadline: When it is given up.
         tcp: What becomes of connected TCP sockets.
-        stand_in: Whether the snapshot of a task that runs on is to take its place should it be lost.
+        stand_in: Whether the snapshot is to take the place of a task that runs on should that be lost.
         files: Whether the contents of files go with the snapshot, one of `FILE_MODES`.
         capture: Absolute patterns of files whose contents go with it in any case.
         progress: Called with a stage and the bytes of pages so far.

@@ -9,7 +9,7 @@ from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.diagnosis import RESTORE_LOG, restore_failure
 from snaplib.checkpoint.imagefolder import ImageFolder
 from snaplib.checkpoint.watchdog import Watchdog
-from snaplib.criu import Criu, CriuError, Swrk
+from snaplib.criu import Criu, CriuError, Notification, Swrk
 from snaplib.errors import RestoreFailed
 from snaplib.session import Session
 from snaplib.store import Snapshot
@@ -73,11 +73,18 @@ def run_restore(
     for descriptor, key in inherited:
         opts.inherit_fd.add(key=key, fd=descriptor)
     watchdog = Watchdog(Deadline(deadline_s), [swrk.hang_up])
+
+    def on_notify(notification: Notification) -> bool:
+        if notification.stage == "pre-resume":
+            # From here on nothing fails any more, and the task runs even if we are killed.
+            session.expect_root(snapshot.task["root_ns_pid"])
+        return not watchdog.expired
+
     with contextlib.ExitStack() as stack:
         stack.callback(swrk.finish, _CRIU_END_S)
         stack.enter_context(watchdog)
         try:
-            swrk.request(request, on_notify=lambda _stage: not watchdog.expired)
+            swrk.request(request, on_notify=on_notify)
         except CriuError as error:
             if watchdog.expired:
                 raise RestoreFailed(

@@ -43,6 +43,7 @@ def restore(
     interactive: bool = False,
     lazy: bool = False,
     changed_files: str = "refuse",
+    outlived: bool = False,
     deadline_s: float = 600.0,
     progress: Progress | None = None,
 ) -> Task:
@@ -61,6 +62,8 @@ def restore(
             runs.  A process of ours serves it, and ends with the last page; the store must stay within reach.
         changed_files: What becomes of a file that went with the snapshot and has changed since in another way than
             growing: ``refuse`` the restore, or ``overwrite`` the file.
+        outlived: The task may have run on after a snapshot that was to end it: as with those that are taken while it
+            runs on, what it has appended to its files since is cut off, if the dump has noted them (``stand_in``).
         deadline_s: Seconds after which the restore is given up.
         progress: Called with a stage and the bytes of pages so far.
 
@@ -84,6 +87,7 @@ def restore(
         name=name,
         interactive=interactive,
         changed_files=changed_files,
+        outlived=outlived,
         deadline_s=deadline_s,
         report=progress or (lambda _stage, _bytes: None),
     )
@@ -104,6 +108,7 @@ class _Restore:
     name: str | None
     interactive: bool
     changed_files: str
+    outlived: bool
     deadline_s: float
     report: Progress
 
@@ -154,7 +159,8 @@ class _Restore:
 
     def _run(self, session: Session, images: ImageFolder, *, lazy: bool = False) -> Task:
         try:
-            roll_back(self.snapshot.extra.get("written", ()))
+            if self.outlived or not self.snapshot.extra.get("ends_task", False):
+                roll_back(self.snapshot.extra.get("written", ()))
             run_restore(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
             session.adopt_root(self.snapshot.task["root_ns_pid"])
         except BaseException:

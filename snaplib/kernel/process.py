@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 
 import attrs
 
@@ -17,6 +18,8 @@ __all__ = ["ProcessStat", "ProcessStatus", "parse_stat", "parse_status"]
 _PF_KTHREAD = 0x00200000
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+_SIGKILL_BIT = 1 << signal.SIGKILL - 1
 
 _ESCAPED = re.compile(rb"\\(n|\\|[0-7]{3})")
 
@@ -108,6 +111,8 @@ class ProcessStatus:
         no_new_privs: Whether exec can give it no new privileges.
         seccomp: 0 none, 1 strict, 2 filter.
         cpus_allowed: The CPUs it may run on.
+        killed: Whether kill(2) has sent it SIGKILL, from that very moment until it is reaped: the signal stays pending
+            for the process, whatever its threads take (kernel/signal.c, get_signal).
     """
 
     name: str
@@ -132,6 +137,7 @@ class ProcessStatus:
     no_new_privs: bool
     seccomp: int
     cpus_allowed: frozenset[int]
+    killed: bool = False
 
 
 def parse_stat(content: bytes) -> ProcessStat:
@@ -208,6 +214,7 @@ def parse_status(content: bytes) -> ProcessStatus:
             no_new_privs=fields.get(b"NoNewPrivs", b"0").strip() == b"1",
             seccomp=int(fields.get(b"Seccomp", b"0")),
             cpus_allowed=_cpu_list(fields.get(b"Cpus_allowed_list", b"")),
+            killed=bool(int(fields.get(b"ShdPnd", b"0"), 16) & _SIGKILL_BIT),
         )
     except KeyError as error:
         raise ValueError(f"status has no line {error.args[0].decode()}") from None

@@ -125,7 +125,7 @@ class Session(SessionHandle):
         """Make a session without a task, for CRIU to restore one in.
 
         Nothing is passed on before `adopt_root`; when this process ends before that, so does the
-        session.
+        session, unless `expect_root` was called and CRIU lets the task run.
 
         Args:
             record: The streams as the snapshot has them.
@@ -190,6 +190,12 @@ class Session(SessionHandle):
         session = cls(record, folder, control, pidfd)
         session._root_pid = description["root_pid"]
         return session
+
+    @staticmethod
+    def lives(name: str) -> bool:
+        """Return whether there is a session of that name, be it that it is just ending."""
+        record = registry.read_record(registry.folder_of(name))
+        return record is not None and record.alive
 
     @staticmethod
     def last_status(name: str) -> ExitStatus | None:
@@ -298,16 +304,20 @@ class Session(SessionHandle):
         )
         return backlog, streams_of(answer)
 
-    def release(self) -> None:
-        """Tell that no dump is being made any more: the task, already thawed, goes on, nothing lost or doubled."""
-        self._control.ask("release")
+    def release(self, *, ended: bool = False) -> None:
+        """Tell that no dump is being made any more: the task, already thawed, goes on, nothing lost or doubled.
+
+        Args:
+            ended: It does not: after `saved` it was killed, though it may take it a while to die.
+        """
+        self._control.ask("release", ended=ended)
 
     def saved(self, snapshot: str, *, end: bool = True) -> None:
         """Tell that the dump is committed: a snapshot has taken the task's place.
 
         Args:
             snapshot: Its id.
-            end: Let the init kill the task; otherwise someone does, and `release` lets it end.
+            end: Let the init kill the task; otherwise someone does, and `release` says so.
         """
         with contextlib.suppress(TaskEnded):
             self._control.ask("saved", snapshot=snapshot, end=end)
@@ -323,6 +333,17 @@ class Session(SessionHandle):
         keys = self._snapshot_keys
         return [(fd, str(keys[first])) for first, fd in zip(answer["streams"], fds, strict=True)]
 
+    def expect_root(self, root_pid: int) -> None:
+        """Tell that CRIU is about to let the restored task run.
+
+        Should this process end before `adopt_root`, the task goes on nevertheless, and the session can be found.
+
+        Args:
+            root_pid: The root's pid in the session's namespace.
+        """
+        self._write_again()
+        self._control.ask("expect_root", root_pid=root_pid)
+
     def adopt_root(self, root_pid: int) -> None:
         """Tell that CRIU has restored the task: the streams begin to move, earlier output first.
 
@@ -332,12 +353,15 @@ class Session(SessionHandle):
         Raises:
             SnaplibError: There is no such process.
         """
+        self._write_again()
+        self._control.ask("adopt_root", root_pid=root_pid)
+        self._root_pid = root_pid
+
+    def _write_again(self) -> None:
         for fd, source in self._rewrites:
             _copy(source, fd)
             os.close(fd)
         self._rewrites = ()
-        self._control.ask("adopt_root", root_pid=root_pid)
-        self._root_pid = root_pid
 
     def take_over(
         self, *, stdin: Target = None, stdout: Target = None, stderr: Target = None

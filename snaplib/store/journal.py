@@ -17,7 +17,7 @@ from snaplib.errors import SnapshotDamaged
 from snaplib.store import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from snaplib.store.backend import Backend
 
@@ -115,13 +115,20 @@ class Journal:
             command=command,
         )
 
-    def put_begin(self, record: RunRecord) -> None:
+    def put_begin(self, record: RunRecord) -> RunRecord:
         """Note that a run has begun.
+
+        Returns:
+            It, with an id that sorts behind those of the runs before, even if the clock was behind.
 
         Raises:
             StoreError: It could not be stored.
         """
+        newest = max((run_id for run_id, _name in self._listed()), default="")
+        if record.id <= newest:
+            record = attrs.evolve(record, id=names.new_id(self._clock(), newest))
         self._put(record, _BEGIN)
+        return record
 
     def put_end(self, record: RunRecord) -> None:
         """Note that a run is over.
@@ -135,6 +142,15 @@ class Journal:
     def _put(self, record: RunRecord, suffix: str) -> None:
         data = json.dumps(attrs.asdict(record)).encode()
         self._backend.put_new(f"{self._folder}/{record.id}{suffix}", data)
+
+    def _listed(self) -> Iterator[tuple[str, str]]:
+        """Yield the id and the name of each object."""
+        for name in self._backend.names(self._folder):
+            run_id = name.rpartition("/")[2].removesuffix(_END).removesuffix(_BEGIN)
+            # Whatever else somebody has put there is not ours.
+            with contextlib.suppress(ValueError):
+                names.time_of(run_id)
+                yield run_id, name
 
     def runs(self) -> list[RunRecord]:
         """Return all runs, the oldest first.
@@ -153,6 +169,24 @@ class Journal:
             if run.outcome == "ended":
                 count = 0
         return count
+
+    def outlived(self, snapshot_id: str) -> bool:
+        """Return whether a task may have run on after a snapshot that was to end it: whoever took it did not live to
+        note that it was saved.
+
+        Args:
+            snapshot_id: The snapshot.
+        """
+        # The run that took it is the last that began before; of one run the end sorts behind the beginning.
+        before = [one for one in self._listed() if one[0] < snapshot_id]
+        if not before:
+            return False
+        _run_id, name = max(before)
+        try:
+            record = _parsed(self._backend.get(name), name)
+        except FileNotFoundError:
+            return False
+        return record.saved_as != snapshot_id
 
 
 def all_runs(backend: Backend) -> list[RunRecord]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
 
 from snaplib.checkpoint import restore
 from snaplib.criu import find_criu
-from snaplib.errors import RestoreFailed, RootRequired, StoreError, TooManyAttempts
+from snaplib.errors import (
+    RestoreFailed,
+    RootRequired,
+    StoreError,
+    TaskEnded,
+    TooManyAttempts,
+)
 from snaplib.session import ExitStatus, Session
 from snaplib.store import Snapshot
 from snaplib.supervise.settings import Settings
@@ -16,6 +23,11 @@ from snaplib.supervise.states import State, StateMachine
 from snaplib.task import Task
 
 __all__ = ["Beginning"]
+
+#: How long a restore whose supervisor died may take to come to an end.
+_RESTORE_END_S = 60.0
+#: How often to look what has become of a session.
+_LOOK_S = 0.02
 
 
 class Beginning:
@@ -43,14 +55,39 @@ class Beginning:
         with self._settings.store.begin(self._settings.key):
             pass
 
-    def ended_alone(self) -> ExitStatus | None:
-        """Return how the task ended while nobody looked after it; None if it has not, or was saved."""
+    def left_over(self) -> Task | ExitStatus | None:
+        """Return what a supervisor that died has left on this machine.
+
+        Returns:
+            Its task, taken over; or how that has ended since; None if there is neither, or it was saved.
+        """
         name = self._settings.session_name
-        left = Session.last_status(name)
-        if left is None:
-            return None
-        Session.forget(name)
-        return left if left.saved is None else None
+        while True:
+            session = Session.find(name)
+            if session is not None:
+                with contextlib.suppress(TaskEnded):
+                    return self._adopt(session)
+                session.close()
+            elif not Session.lives(name):
+                return _forget(name)
+            # It is just ending.
+            time.sleep(_LOOK_S)
+
+    def _adopt(self, session: Session) -> Task:
+        """Take a task over whose supervisor died."""
+        end_s = time.monotonic() + _RESTORE_END_S
+        while session.status()["state"] == "restoring":
+            # The supervisor died in a restore, and what has become of that is about to be known.
+            if time.monotonic() > end_s:
+                raise RestoreFailed(
+                    f"the restore of an earlier run, in session {session.name}, does not end",
+                    hint=f"end its init, pid {session.host_pid}, and run the same command again",
+                )
+            time.sleep(_LOOK_S)
+        session.take_over(**self._settings.streams)
+        task = Task.of_session(session)
+        self._machine.move(State.RUNNING, "adopted", pid=task.pid)
+        return task
 
     def ended_before(self) -> ExitStatus | None:
         """Return how the task ended in an earlier run, if that is all that is wanted; `machine` becomes ``done``."""
@@ -70,16 +107,6 @@ class Beginning:
             ended_at=end.ended_at,
         )
         return ExitStatus(exit_code=end.exit_code, signal=end.signal)
-
-    def adopt(self) -> Task | None:
-        """Take over a task whose supervisor died; None when there is none."""
-        session = Session.find(self._settings.session_name)
-        if session is None:
-            return None
-        session.take_over(**self._settings.streams)
-        task = Task.of_session(session)
-        self._machine.move(State.RUNNING, "adopted", pid=task.pid)
-        return task
 
     def resume_or_start(self) -> Task:
         """Restore the snapshot that there is, else start the command.
@@ -119,6 +146,7 @@ class Beginning:
                 interactive=True,
                 lazy=settings.lazy,
                 changed_files=settings.changed_files,
+                outlived=self._outlived(snapshot),
                 **settings.streams,
             )
         except (RestoreFailed, StoreError) as error:
@@ -143,6 +171,14 @@ class Beginning:
             return settings.store.get(settings.snapshot_id)
         return settings.store.latest(settings.key)
 
+    def _outlived(self, snapshot: Snapshot) -> bool:
+        """Whether the run that took a snapshot died before it could note that this ended its task."""
+        try:
+            return self._settings.store.journal(snapshot.key).outlived(snapshot.id)
+        except StoreError:
+            # A file that has grown is refused then.
+            return False
+
     def _start(self) -> Task:
         settings = self._settings
         task = Task.launch(
@@ -157,3 +193,12 @@ class Beginning:
             State.RUNNING, "started", pid=task.pid, command=shlex.join(settings.command)
         )
         return task
+
+
+def _forget(name: str) -> ExitStatus | None:
+    """Remove what is left of a session, and return how its task ended; None if it was saved, or there was none."""
+    left = Session.last_status(name)
+    if left is None:
+        return None
+    Session.forget(name)
+    return left if left.saved is None else None

@@ -56,10 +56,10 @@ class Recorder:
         self._journal = store.journal(key)
         self._command = command
         self._clock = clock
-        self._record: RunRecord | None = None
         self._began_s = 0.0
         self._figures: dict[str, float] = {}
         self._source = ""
+        #: The run, once it has begun; its result is the record.
         self._putting: Job | None = None
 
     def __call__(self, event: Event) -> None:
@@ -70,7 +70,7 @@ class Recorder:
             for name in _KEPT
             if isinstance(details.get(name), int | float)
         }
-        if event.name in _BEGINNINGS and self._record is None:
+        if event.name in _BEGINNINGS and self._putting is None:
             self._begin(event.name, details)
         elif event.name == "notice":
             self._source = str(details.get("source", ""))
@@ -93,18 +93,15 @@ class Recorder:
         record = self._journal.begin(
             how, snapshot=details.get("snapshot"), host=platform.node(), command=self._command
         )
-        self._record = record
         self._began_s = self._clock()
         # A bucket may take its time, and a notice must not wait for it.
-        self._putting = Job(
-            "journal", lambda: self._put(self._journal.put_begin, record), lambda _job: None
-        )
+        self._putting = Job("journal", lambda: self._put_begin(record), lambda _job: None)
 
     def _end(self, outcome: str, details: dict[str, Any]) -> None:
-        if self._record is None:
+        if self._putting is None:
             return
         record = attrs.evolve(
-            self._record,
+            self._putting.result(),
             outcome=outcome,
             exit_code=details.get("exit_code") if outcome == "ended" else None,
             signal=details.get("signal"),
@@ -113,10 +110,11 @@ class Recorder:
             figures=self._figures,
             source=self._source,
         )
-        if self._putting is not None:
-            self._putting.join()
-        self._put(self._journal.put_end, record)
-
-    def _put(self, put: Callable[[RunRecord], None], record: RunRecord) -> None:
         with contextlib.suppress(StoreError):
-            put(record)
+            self._journal.put_end(record)
+
+    def _put_begin(self, record: RunRecord) -> RunRecord:
+        """Put a run's beginning; return its record, whether that could be done or not."""
+        with contextlib.suppress(StoreError):
+            return self._journal.put_begin(record)
+        return record

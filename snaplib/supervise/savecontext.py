@@ -78,7 +78,8 @@ class SaveContext:
             capture=self.capture,
             deadline_s=deadline,
             leave_running=leave_running,
-            stand_in=leave_running,
+            # One that is to end it too: we may be killed before it does.
+            stand_in=True,
             warm=warm,
             plan=plan,
         )

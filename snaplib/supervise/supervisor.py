@@ -201,11 +201,11 @@ class Supervisor:
         settings, machine = self.settings, self._machine
         beginning = Beginning(settings, machine)
         beginning.check_ready()
-        status = beginning.ended_alone()
-        if status is not None:
-            # This is what its end is told with.
-            return finish(settings, machine, self._watchers, status)
-        self._task = beginning.adopt()
+        found = beginning.left_over()
+        if isinstance(found, ExitStatus):
+            # The task ended while nobody looked after it.
+            return finish(settings, machine, self._watchers, found)
+        self._task = found
         if self._task is None and self._noticed():
             # Nothing runs yet: what there is to save is saved already.
             machine.move(State.SAVED, "not_started")

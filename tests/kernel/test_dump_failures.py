@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from snaplib.checkpoint import dump
+from snaplib.checkpoint import Deadline, dump
+from snaplib.criu import CriuError, Swrk
 from snaplib.errors import DeadlineExceeded, DumpFailed, StoreFull
 from snaplib.store import PageLogWriter, SnapshotWriter, Store
 from snaplib.task import Task
@@ -105,6 +106,28 @@ def test_a_page_server_that_hangs(
     nothing_kept(store, tmp_path)
 
 
+@pytest.mark.parametrize("how", ["shorter", "taken back"])
+def test_a_window_that_changes_while_the_task_stands_still(
+    ticker: Ticker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The task runs on; only then does the store answer."""
+    deadline = Deadline(3600.0)
+    reserve = PageLogWriter.reserve
+
+    def hangs(self: PageLogWriter, limit: int) -> memoryview:
+        if how == "shorter":
+            deadline.move(0.1)
+        else:
+            deadline.call_off()
+        ticker.ticks_on()
+        return reserve(self, limit)
+
+    monkeypatch.setattr(PageLogWriter, "reserve", hangs)
+    with pytest.raises(DeadlineExceeded, match="called off" if how == "taken back" else "not done"):
+        dump(ticker.task, store, deadline_s=deadline)
+    nothing_kept(store, tmp_path)
+
+
 def test_a_store_that_hangs_at_the_end(
     ticker: Ticker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +171,34 @@ def test_a_commit_that_fails(
     with pytest.raises(StoreFull):
         dump(ticker.task, store)
     nothing_kept(store, tmp_path)
+
+
+def test_an_answer_that_is_lost_after_the_yes(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CRIU has ended the task, or is about to: the snapshot is what is left of it."""
+    ticker = Ticker(tmp_path / "ticks")
+    session = ticker.task.session
+    assert session is not None
+    receive, saved = Swrk._receive, session.saved
+    agreed: list[str] = []
+
+    def loses(self: Swrk) -> object:
+        if agreed:
+            raise CriuError("it went away")
+        return receive(self)
+
+    def notes(snapshot: str, **options: bool) -> None:
+        agreed.append(snapshot)
+        saved(snapshot, **options)
+
+    monkeypatch.setattr(Swrk, "_receive", loses)
+    monkeypatch.setattr(session, "saved", notes)
+    snapshot = dump(ticker.task, store)
+    assert agreed == [snapshot.id]
+    assert session.wait(30).saved == snapshot.id
+    session.cleanup()
+    assert store.verify(snapshot.id).ok
 
 
 def test_what_criu_refuses(store: Store, tmp_path: Path) -> None:

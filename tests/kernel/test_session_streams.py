@@ -459,6 +459,24 @@ def test_a_kill_while_a_dump_is_made_is_decided_by_the_release():
     assert finish(session) == ExitStatus(signal=signal.SIGKILL)
 
 
+def test_a_saved_task_that_takes_its_time_to_die_is_saved():
+    """What kills it says so before its end is seen: large tasks with many threads die slowly."""
+    session = Session.start(["sleep", "60"], stdout=subprocess.DEVNULL)
+    session.hold()
+    session.saved("snapshot", end=False)
+    session.release(ended=True)
+    assert finish(session) == ExitStatus(saved="snapshot")
+
+
+def test_a_saved_task_that_goes_on_after_all_is_not_saved():
+    session = Session.start(["sleep", "60"], stdout=subprocess.DEVNULL)
+    session.hold()
+    session.saved("snapshot", end=False)
+    session.release()
+    os.kill(session.root_host_pid, signal.SIGTERM)
+    assert finish(session) == ExitStatus(signal=signal.SIGTERM)
+
+
 def test_streams_of_a_session_that_was_found_go_elsewhere(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     go = tmp_path / "go"

@@ -31,6 +31,17 @@ def one_line(error: Exception) -> str:
     return text
 
 
+def test_a_member_that_was_killed_is_none_any_more(sleeper) -> None:
+    """Also while it takes its time to die, of which only the signal tells; it stays until it is reaped."""
+    with Task.attach(sleeper.pid) as task:
+        (member,) = task.members()
+        assert task.is_member(member)
+        sleeper.kill()
+        assert not task.is_member(member)
+        os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+        assert ProcFs().status(sleeper.pid).killed
+
+
 def test_members_threads_and_affinity(counter) -> None:
     procfs = ProcFs()
     with Task.attach(counter.pid) as task, task.frozen():

@@ -34,6 +34,8 @@ _FORWARDED = (
 )
 #: Keeps a fault that comes again and again from taking a whole CPU.
 _AFTER_FAULT_S = 0.1
+#: How often to look what has become of a restore whose maker is gone.
+_LOOK_MS = 10
 _RECORD_FIELDS = ("name", "key", "host_pid", "host_start_ticks", "command", "cwd", "created_at")
 
 
@@ -60,6 +62,9 @@ class Init:
         self.streams = self._lay_out_streams()
         #: Statuses of children that ended before it was known which is the root.
         self.early: dict[int, int] = {}
+        #: The root of a task that CRIU has restored and is about to let run; 0 before.
+        self.expected_root = 0
+        self._left_to_criu = False
         self.deadline: float | None = None
         self._children_left = True
         self._wake_fd = self._catch_signals()
@@ -84,6 +89,8 @@ class Init:
                 if self._finished():
                     return
                 self._turn()
+                if self._left_to_criu:
+                    self._decide_restore()
             except Exception as error:  # noqa: BLE001 - our end would be the task's
                 self.folder.log(f"{type(error).__name__}: {error}")
                 time.sleep(_AFTER_FAULT_S)
@@ -134,8 +141,24 @@ class Init:
         if self.state != "ending":
             self.begin_ending()
 
-    def abandon_restore(self) -> None:
-        """The restore was not finished and its maker is gone: nothing is left, and the snapshot is as it was."""
+    def maker_gone(self) -> None:
+        """The maker of a restore is gone: the task goes on if CRIU has come so far, which goes on by itself."""
+        if self.expected_root:
+            self._left_to_criu = True
+        else:
+            self._abandon_restore()
+
+    def _decide_restore(self) -> None:
+        """See whether CRIU, left alone, has let the task run or has killed it."""
+        tracer = _tracer(self.expected_root)
+        if tracer is None:
+            self._abandon_restore()
+        if tracer == 0:
+            self._left_to_criu = False
+            self.adopt(self.expected_root)
+
+    def _abandon_restore(self) -> None:
+        """The restore was not finished: nothing is left, and the snapshot is as it was."""
         self.kill_all(signal.SIGKILL)
         self.folder.remove()
         os._exit(1)
@@ -221,6 +244,8 @@ class Init:
         self.requests.tick()
 
     def _timeout_ms(self) -> int | None:
+        if self._left_to_criu:
+            return _LOOK_MS
         deadlines = [d for d in (self.deadline, self.requests.deadline) if d is not None]
         if not deadlines:
             return None
@@ -326,3 +351,13 @@ def _contents(fd: int) -> bytes:
     with open(os.dup(fd), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         file.seek(0)
         return file.read()
+
+
+def _tracer(pid: int) -> int | None:
+    """Return the pid of a process's tracer, 0 without one; None when the process has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return None if fields["State"][0] in "ZX" else int(fields["TracerPid"])

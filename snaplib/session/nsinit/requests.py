@@ -68,7 +68,7 @@ class Requests:
                 self._let_go()
         if connection.is_owner:
             if self._init.state == "restoring":
-                self._init.abandon_restore()
+                self._init.maker_gone()
             self._init.streams.leave_terminal()
 
     def tick(self) -> None:
@@ -108,15 +108,17 @@ class Requests:
         self._continue = bool(request["sends_continue"])
         connection.answer(self._init.describe())
 
-    def _do_release(
-        self, connection: Connection, _request: dict[str, Any], _fds: list[int]
-    ) -> None:
+    def _do_release(self, connection: Connection, request: dict[str, Any], _fds: list[int]) -> None:
         self._check_holder(connection)
         self._thaw, self._continue = [], False
-        if self._init.root_status is None:
-            # Committed or not: the task goes on, so nothing has taken its place.
-            self.saved_as = None
-        self._let_go()
+        if self.saved_as is not None and request.get("ended"):
+            # CRIU has killed the task; its last thread may still be on its way out.
+            self._end_saved()
+        else:
+            if self._init.root_status is None:
+                # Committed or not: the task goes on, so nothing has taken its place.
+                self.saved_as = None
+            self._let_go()
         connection.answer(self._init.describe())
 
     def _do_saved(self, connection: Connection, request: dict[str, Any], _fds: list[int]) -> None:
@@ -164,6 +166,14 @@ class Requests:
         connection.answer(
             {"streams": [s.fds[0] for s in streams]}, [stream.task_end for stream in streams]
         )
+
+    def _do_expect_root(
+        self, connection: Connection, request: dict[str, Any], _fds: list[int]
+    ) -> None:
+        if self._init.state != "restoring":
+            raise ValueError(f"the session is {self._init.state}")
+        self._init.expected_root = int(request["root_pid"])
+        connection.answer(self._init.describe())
 
     def _do_adopt_root(
         self, connection: Connection, request: dict[str, Any], _fds: list[int]
