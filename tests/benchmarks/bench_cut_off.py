@@ -30,8 +30,10 @@ def run(args: argparse.Namespace) -> None:
         f"{args.mib} MiB of memory, {LINES_PER_S} pages changed a second; announced {args.window:g} s, and from then "
         f"on the store takes {SLOW / 1e3:g} kB/s"
     )
-    print("\n| the machine went after | promised at most | work lost | resumed in |")
-    print("|---|---|---|---|", flush=True)
+    print(
+        "\n| the machine went after | promised at most | work lost of before the notice | of after it | resumed in |"
+    )
+    print("|---|---|---|---|---|", flush=True)
     for after_s in map(float, args.after.split(",")):
         with tempfile.TemporaryDirectory(prefix="cut-off-", dir="/var/tmp") as folder:
             bench = Bench(Path(folder))
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
             finally:
                 bench.tidy()
         print(
-            f"| {found.lasted_s:.1f} s | {found.promised_s:g} s | {found.lost_s:.2f} s | {found.restore_s:.2f} s |",
+            f"| {found.lasted_s:.1f} s | {found.promised_s:g} s | {found.lost_s:.2f} s | "
+            f"{found.after_lines / LINES_PER_S:.2f} s | {found.restore_s:.2f} s |",
             flush=True,
         )

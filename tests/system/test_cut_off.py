@@ -20,5 +20,5 @@ SLACK_S = 3.0
 def test_cut_off_in_the_midst_of_the_dump(bench: Bench) -> None:
     found = cut_off(bench, mib=256, every_s=EVERY_S, after_s=6.0)
     assert found.promised_s == EVERY_S
-    # A line takes at least so long, however busy the machine is.
+    # A line takes at least so long, however busy the machine is; what the task does after the notice is not promised.
     assert 0 < found.lost_lines / LINES_PER_S <= EVERY_S + SLACK_S
