@@ -19,8 +19,8 @@ TRACKERS = {
     "write-protect": functools.partial(WriteProtect, freeze_deadline_s=30.0),
 }
 
-#: Without rest three processes keep the one CPU of a guest busy, and what copies ahead gives way to them: it would be
-#: minutes at each round.
+#: Without rest the tree keeps the one CPU of a guest busy, and what copies ahead gives way to it: each round would take
+#: minutes.
 REST = 4.0
 
 pytestmark = [
@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def test_a_chain_of_a_tree(trees, store, copying, by) -> None:
-    task = trees.start(mib=4, children=2, rest=REST)
+    task = trees.start(mib=2, children=1, rest=REST)
     warm = copying(task, open_tracker=TRACKERS[by])
     taken = []
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_a_chain_of_a_tree(trees, store, copying, by) -> None:
 
 def test_a_dump_that_fails_loses_no_changes(trees, store, copying, by, monkeypatch) -> None:
     """CRIU unmarks pages when it has dumped them, whether or not the snapshot is committed."""
-    task = trees.start(mib=4, rest=REST)
+    task = trees.start(mib=2, rest=REST)
     warm = copying(task, open_tracker=TRACKERS[by])
     warm.copy()
     assert warm.basis is Basis(by)
