@@ -14,10 +14,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -220,7 +220,11 @@ def prove_soft_dirty(criu: Criu) -> str:
     return _prove(criu, SoftDirty, {})
 
 
-def _prove(criu: Criu, track: Callable[[Task], Tracker], environment: Mapping[str, str]) -> str:
+class _Track(Protocol):
+    def __call__(self, task: Task, *, freeze_deadline_s: float) -> Tracker: ...
+
+
+def _prove(criu: Criu, track: _Track, environment: Mapping[str, str]) -> str:
     child = _CHILD.replace("WRITTEN", repr(_WRITTEN)).replace("DROPPED", repr(_DROPPED))
     with contextlib.ExitStack() as stack:
         process = subprocess.Popen(
@@ -239,7 +243,8 @@ def _prove(criu: Criu, track: Callable[[Task], Tracker], environment: Mapping[st
         stack.callback(process.kill)
         armed, copied = _numbers(process.stdout.readline(), 2)
         task = stack.enter_context(Task.attach(process.pid))
-        tracker = stack.enter_context(track(task))
+        # The child is ours: on a slow or busy machine it may stand still for as long as it takes to arm all of it.
+        tracker = stack.enter_context(track(task, freeze_deadline_s=_DEADLINE_S))
         tracker.arm()
         before = _memory_of(task)
         process.stdin.write("\n")

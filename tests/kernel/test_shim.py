@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from snaplib.checkpoint import shimproof
 from snaplib.criu import Criu, Shim, find_criu, prepare_shim
 from snaplib.criu import shim as shim_module
 from snaplib.errors import ShimUnusable
+from snaplib.track.armed import ArmedProcess
 
 pytestmark = pytest.mark.require("all", "write_protect")
 
@@ -65,6 +67,18 @@ def test_it_is_proven(criu) -> None:
 
     left_out, sent = (int(word) for word in told.split() if word.isdigit())
     assert left_out > 2 * sent
+
+
+def test_it_is_proven_where_all_is_slow(criu, monkeypatch) -> None:
+    """A task may not stand still for so long, but the child of the proof."""
+    settle = ArmedProcess.settle
+
+    def late(*arguments, **options) -> None:
+        time.sleep(1.2)
+        settle(*arguments, **options)
+
+    monkeypatch.setattr(ArmedProcess, "settle", late)
+    assert shimproof.prove_shim(criu, prepare_shim(criu))
 
 
 @pytest.mark.parametrize("what", WRONG)
