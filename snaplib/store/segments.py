@@ -112,7 +112,7 @@ class SegmentWriter:
             return [segment.is_durable for segment in self._segments]
 
     def commit(self, wanted: Collection[int]) -> None:
-        """Make segments durable, and forget the others; nobody may append any more.
+        """Make segments durable, and forget the others; nobody may append meanwhile.
 
         Args:
             wanted: The numbers that the wanted ones are known by.
@@ -120,11 +120,12 @@ class SegmentWriter:
         for number, segment in enumerate(self._segments, self._first):
             if number not in wanted:
                 if not segment.is_gone:
-                    segment.is_gone = True
+                    segment.is_gone = segment.is_full = True
                     segment.writer.abort()
             elif not segment.is_durable:
                 segment.writer.commit()
-                segment.is_durable = True
+                # After a failure of something else writing goes on, but not in this one.
+                segment.is_durable = segment.is_full = True
 
     def salvage(self) -> set[int]:
         """Give up what is not durable, after a failure; nobody may append meanwhile.

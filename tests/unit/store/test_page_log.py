@@ -16,6 +16,7 @@ from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
 from snaplib.store.balance import Balance
 from snaplib.store.framewriter import FrameWriter
 from snaplib.store.index import FRAME
+from snaplib.store.segments import SegmentWriter
 from snaplib.testing.snapshots import NOISE, feed
 from snaplib.testing.snapshots import SAMPLE_TASK as TASK
 from snaplib.testing.stores import FailingBackend, MemoryBackend
@@ -112,7 +113,8 @@ def test_full_while_writing(memory, codec):
         with store.begin("key", options) as writer:
             for number in range(1000):
                 writer.pages.run(TASK, number << 20, 40, 4)
-                feed(writer.pages, NOISE)
+                # Never the same: that would not be stored again.
+                feed(writer.pages, NOISE[number:] + NOISE[:number])
             writer.commit()
 
     with pytest.raises(StoreFull):
@@ -314,3 +316,14 @@ def test_memory_that_does_not_compress():
     assert [frame for frame in range(24) if balance.worth_trying(frame)] == [0, 8, 16]
     balance.compressed(1 << 20, 300 << 10, 0.001)
     assert all(balance.worth_trying(frame) for frame in range(16))
+
+
+def test_what_comes_after_a_commit_goes_elsewhere(memory):
+    """A segment that was made durable is complete, however small it is."""
+    segments = SegmentWriter(lambda number: memory.create(f"segment-{number}"))
+    assert segments.append(b"first") == (0, 0)
+    segments.commit([0])
+    assert segments.salvage() == {0}
+    assert segments.append(b"second") == (1, 0)
+    segments.commit([0, 1])
+    assert memory.objects == {"segment-0": b"first", "segment-1": b"second"}
