@@ -29,6 +29,7 @@ __all__ = [
     "checksum",
     "compress",
     "decode",
+    "digest",
     "is_zero",
     "keep_buffers",
     "zstd",
@@ -38,6 +39,9 @@ __all__ = [
 RAW = 0
 ZSTD = 1
 ZERO = 2
+
+_SHORT_BYTES = 240
+_LOW = (1 << 64) - 1
 
 #: Compression that saves less is not worth the time that reading takes.
 WORTH = 0.95
@@ -56,6 +60,15 @@ def keep_buffers() -> None:
 def checksum(stored: Data) -> int:
     """Return the xxh3 (64 bits) of stored bytes."""
     return xxhash.xxh3_64_intdigest(stored)
+
+
+def digest(stored: Data) -> tuple[int, int]:
+    """Return the checksum of stored bytes, and 128 bits that tell them from all others.
+
+    Of more than 240 bytes the checksum is the lower half of xxh3's 128 bits, so that one pass is enough.
+    """
+    whole = xxhash.xxh3_128_intdigest(stored)
+    return (whole & _LOW if len(stored) > _SHORT_BYTES else checksum(stored)), whole
 
 
 def compress(raw: Data, level: int) -> bytes | None:

@@ -28,7 +28,7 @@ from snaplib.store.places import PLACE_SHIFT
 from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 __all__ = ["FrameWriter", "PageLogOptions"]
 
@@ -36,6 +36,7 @@ __all__ = ["FrameWriter", "PageLogOptions"]
 #: a disk busy.
 _WRITERS = 2
 _MOST_WRITING = 4
+_MOST_WAITING = 4
 #: How many threads may be filling a frame at the same time.
 _FILLING = 3
 #: How often who waits for a buffer is asked whether to go on.
@@ -51,6 +52,8 @@ _MOST_BEHIND_S = 0.5
 _MOST_BEHIND = 2
 
 _Row = tuple[int, int, int, int, int, int]
+#: What tells frames apart: kind, stored bytes, pages, and 128 bits of hash.
+_Content = tuple[int, int, int, int]
 
 
 @attrs.frozen
@@ -105,9 +108,9 @@ class FrameWriter:
         self._before = before
         #: Rows of FRAME's fields, None until the frame is stored.
         self._rows: list[_Row | None] = []
-        #: Frames for the codec: for each worker one that waits, one that it compresses, and one
-        #: that is being written.
-        self._most_coding = 3 * options.workers
+        #: Frames for the codec: for each worker one that it compresses, one that waits, and one that is being written;
+        #: of the latter, many workers need no more than a few.
+        self._most_coding = options.workers + min(2 * options.workers, _MOST_WAITING)
         self._free = buffers(self._most_coding + _MOST_WRITING + _FILLING, options.frame_bytes)
         self._buffers = tuple(self._free)
         codec.keep_buffers()
@@ -122,6 +125,8 @@ class FrameWriter:
         self._balance = Balance(options.workers)
         self._background = False
         self._failure: Exception | None = None
+        #: Where frames of new segments are, by what is stored: what comes again is not stored again.
+        self._known: dict[_Content, tuple[int, int]] = {}
         self._nice = _NICE
         #: The threads by their ids, and by how much less each gives way than one that compresses.
         self._threads: dict[int, int] = {}
@@ -228,7 +233,7 @@ class FrameWriter:
     def rest(self) -> None:
         """Give the memory of the buffers back until the next frame, if nothing is under way."""
         with self._done:
-            if len(self._free) == len(self._buffers):
+            if self._free and len(self._free) == len(self._buffers):
                 arena = self._free[0].obj
                 assert isinstance(arena, mmap.mmap)
                 arena.madvise(mmap.MADV_DONTNEED)
@@ -270,6 +275,7 @@ class FrameWriter:
             self._coding = self._writing = self._storing = 0
             self._to_code_bytes = self._to_write_bytes = 0
             self._failure = None
+            self._known = {one: place for one, place in self._known.items() if place[0] in whole}
         self._coders, self._writers = self._pools()
         return np.concatenate((np.zeros(len(self._before), np.bool_), np.array(lost, np.bool_)))
 
@@ -277,6 +283,8 @@ class FrameWriter:
         """Stop, and wait for the threads; what is under way is finished or dropped."""
         self._coders.shutdown(cancel_futures=True)
         self._writers.shutdown(cancel_futures=True)
+        # Not left to whenever the interpreter looks for cycles, of which we are one: by then there may be more of us.
+        self._free, self._buffers = [], ()
 
     def _pools(self) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
         # Coders get the CPU after those that receive: what they leave is stored raw.
@@ -386,15 +394,35 @@ class FrameWriter:
             self._done.notify_all()
 
     def _store(self, at: int, kind: int, stored: bytes | memoryview, pages: int) -> None:
-        checksum = codec.checksum(stored)
+        checksum, digest = codec.digest(stored)
+        content = (kind, len(stored), pages, digest)
         with self._done:
-            self._storing += 1
+            found = self._known.get(content)
+            self._storing += found is None
             at_once = self._storing
+        if found is None:
+            found = self._append(stored, at_once)
+            with self._done:
+                self._known[content] = found
+        segment, offset = found
+        self._rows[at] = (segment, kind, offset, len(stored), pages, checksum)
+
+    def _append(self, stored: bytes | memoryview, at_once: int) -> tuple[int, int]:
         begun = time.perf_counter()
         try:
-            segment, offset = self._segments.append(stored)
+            return self._segments.append(stored)
         finally:
             with self._done:
                 self._storing -= 1
                 self._balance.written(len(stored), time.perf_counter() - begun, at_once)
-        self._rows[at] = (segment, kind, offset, len(stored), pages, checksum)
+
+    def forget(self, segments: Collection[int]) -> None:
+        """Store anew what comes again and is in some segments: they are to go.
+
+        Args:
+            segments: Their numbers.
+        """
+        with self._done:
+            self._known = {
+                content: place for content, place in self._known.items() if place[0] not in segments
+            }

@@ -270,6 +270,10 @@ class PageLogWriter:
         weights = live * frames["stored_bytes"]
         return np.bincount(frames["segment"], weights, segments).astype(np.float64)
 
+    def give_up(self, segments: Sequence[int]) -> None:
+        """Let nothing that comes from now on be in some segments."""
+        self._frames.forget(frozenset(segments))
+
     def pages_in(self, segments: Sequence[int]) -> RunSet:
         """Return the numbers of the pages that are in some segments."""
         self.drain()

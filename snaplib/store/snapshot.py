@@ -368,13 +368,20 @@ class SnapshotWriter:
         live = self.pages.live_bytes(len(segments))
         sizes = np.array([segment.size_bytes for segment in segments], np.float64)
         complete = np.array([True] * len(self._inherited) + self._segments.full(), np.bool_)
-        self._segments.drop(np.flatnonzero(complete & (live == 0)).tolist())
+        dead = np.flatnonzero(complete & (live == 0))
+        if len(dead):
+            # What came meanwhile and was found in one of them holds it.
+            self.pages.give_up(dead.tolist())
+            live = self.pages.live_bytes(len(segments))
+            self._segments.drop(dead[live[dead] == 0].tolist())
         chosen = complete & (live > 0) & (live < _LEAST_LIVE * sizes)
         rest = np.flatnonzero(complete & (live > 0) & ~chosen)
         if len(rest) > _MOST_SEGMENTS:
             fewest = rest[np.argsort(live[rest], kind="stable")]
             chosen[fewest[: len(rest) - _MOST_SEGMENTS * 3 // 4]] = True
-        return self.pages.pages_in(np.flatnonzero(chosen).tolist())
+        worn = np.flatnonzero(chosen).tolist()
+        self.pages.give_up(worn)
+        return self.pages.pages_in(worn)
 
     def prepare(self) -> None:
         """Have everything ready for the last pages, of which a task waits for the end."""

@@ -176,6 +176,9 @@ class _Check:
         for number in used:
             order = np.flatnonzero(stored & (frames["segment"] == number))
             order = order[np.argsort(frames["offset"][order], kind="stable")]
+            # What is the same several times is there once.
+            same = frames[order[1:]] == frames[order[:-1]]
+            order = order[np.concatenate(([True], ~same))]
             yield from self._segment(pages, number, order.tolist())
 
     def _segment(self, pages: PageLogReader, number: int, order: list[int]) -> Iterator[Finding]:
