@@ -21,8 +21,10 @@ _VERSION = 1
 #: Magic, version, page size, number of runs, number of frames, kind of body, its stored size, its
 #: xxh3; behind it the xxh3 of all this.
 _HEADER = struct.Struct("<8sIIQQQQQ")
-#: Rows of either table, 256 GiB in single pages: a bound for what a lie makes us allocate.
-_MOST_ROWS = 1 << 26
+#: What a body may be in any case, and how many times what is stored of it: no two runs are the same, so that an honest
+#: index takes at least a byte or two for each.
+_SMALL_BYTES = 64 << 20
+_MOST_RATIO = 64
 _CHECKSUM = struct.Struct("<Q")
 _BODY_AT = _HEADER.size + _CHECKSUM.size
 
@@ -46,8 +48,12 @@ def index_to_bytes(index: Index) -> bytes:
     return header + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(header)) + stored
 
 
-def index_from_bytes(data: bytes) -> Index:
+def index_from_bytes(data: bytes, pages: int | None = None) -> Index:
     """Return the index that was stored.
+
+    Args:
+        data: What was stored.
+        pages: How many pages it must be of; None where nobody says.
 
     Raises:
         StoreTooNew: A newer snaplib stored it.
@@ -68,10 +74,17 @@ def index_from_bytes(data: bytes) -> Index:
     stored = data[_BODY_AT:]
     if len(stored) != stored_bytes or xxhash.xxh3_64_intdigest(stored) != checksum:
         raise ValueError(f"offset {_BODY_AT}: the checksum of the entries is wrong")
-    if runs > _MOST_ROWS or frames > _MOST_ROWS:
+    body_bytes = runs * RUN.itemsize + frames * FRAME.itemsize
+    if body_bytes > max(_SMALL_BYTES, _MOST_RATIO * len(stored)):
         raise ValueError(f"offset 16: {runs} runs and {frames} frames are more than there can be")
-    body = decode(kind, stored, runs * RUN.itemsize + frames * FRAME.itemsize)
-    return Index(
+    # Each of them has a page that the other has too.
+    if pages is not None and max(runs, frames) > pages:
+        raise ValueError(f"offset 16: {runs} runs and {frames} frames of {pages} pages")
+    body = decode(kind, stored, body_bytes)
+    index = Index(
         np.frombuffer(body, RUN, runs),
         np.frombuffer(body, FRAME, frames, offset=runs * RUN.itemsize),
     )
+    if pages is not None and index.pages != pages:
+        raise ValueError(f"{index.pages} pages instead of {pages}")
+    return index

@@ -194,6 +194,9 @@ class Snapshot:
         except (KeyError, TypeError, AttributeError) as error:
             raise SnapshotDamaged(f"{name} describes its objects wrongly") from error
         _check_names(fields["id"], objects, (*segments, *borrowed), name)
+        for field in ("pages", "raw_bytes", "stored_bytes"):
+            if not isinstance(fields[field], int) or fields[field] < 0:
+                raise SnapshotDamaged(f"{name} says {field} {fields[field]!r}")
         named = {field: fields[field] for field in known}
         return cls(**{**named, "objects": objects, "segments": segments, "borrowed": borrowed})
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HashingWriter", "ObjectStream"]
 
+_PIECE_BYTES = 4 << 20
+
 
 class HashingWriter(io.RawIOBase):
     """Writes an object from front to back and hashes it on the way.
@@ -68,6 +70,13 @@ class ObjectStream(io.RawIOBase):
         self._hash.update(data)
         self._offset += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """Read what is left, in few pieces: each may be a request over a network."""
+        pieces = []
+        while piece := self.read(_PIECE_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def stored(self) -> StoredObject:
         """Return size and hash of what has been read."""

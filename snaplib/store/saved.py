@@ -66,7 +66,7 @@ class SnapshotReader:
                 data = stream.read()
                 self._check(names.INDEX, stream)
             try:
-                index = index_from_bytes(data)
+                index = index_from_bytes(data, self.snapshot.pages)
             except ValueError as error:
                 raise SnapshotDamaged(f"{where}: {error}") from error
             if problems := index.problems():

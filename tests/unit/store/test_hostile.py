@@ -136,13 +136,65 @@ def test_frames_that_lie(column, value):
     assert Index(index.runs, frames).problems()
 
 
-def test_counts_that_lie():
-    """A header that promises more entries than there can be does not make us allocate them."""
-    content = bytearray(index_to_bytes(an_index()))
-    content[16:24] = struct.pack("<Q", 1 << 40)
+def with_counts(content, runs, frames=None):
+    """A stored index whose header says something else, with the right checksum."""
+    content = bytearray(content)
+    content[16:24] = struct.pack("<Q", runs)
+    if frames is not None:
+        content[24:32] = struct.pack("<Q", frames)
     content[56:64] = struct.pack("<Q", xxhash.xxh3_64_intdigest(bytes(content[:56])))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("rows", [1 << 40, 1 << 26, 1 << 21])
+def test_counts_that_lie(rows):
+    """A header that promises more entries than there can be does not make us allocate them."""
+    stored = index_to_bytes(an_index())
     with pytest.raises(ValueError, match="more than there can be"):
-        index_from_bytes(bytes(content))
+        index_from_bytes(with_counts(stored, rows))
+    with pytest.raises(ValueError, match="more than there can be"):
+        index_from_bytes(with_counts(stored, 2, rows))
+
+
+def test_a_body_that_grows_without_end():
+    """Nor does a body that is what the header says, all of it the same row."""
+    body = zstd.compress(bytes(40 << 21), 19)
+    stored = index_to_bytes(an_index())[:64] + body
+    stored = bytearray(with_counts(stored, 1 << 21, 0))
+    stored[32:56] = struct.pack("<QQQ", 1, len(body), xxhash.xxh3_64_intdigest(body))
+    assert len(stored) < 1 << 15
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="more than there can be"):
+            index_from_bytes(with_counts(bytes(stored), 1 << 21, 0))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_index_of_more_pages_than_the_manifest_says():
+    """Before it is decompressed where the header gives it away, and after that else."""
+    stored = index_to_bytes(an_index())
+    assert index_from_bytes(stored, 16).pages == 16
+    with pytest.raises(ValueError, match="2 runs and 1 frames of 1 pages"):
+        index_from_bytes(stored, 1)
+    with pytest.raises(ValueError, match="16 pages instead of 17"):
+        index_from_bytes(stored, 17)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_no_honest_index_is_taken_for_a_lie(step):
+    """However regular it is: every page by itself, as close as can be, all frames alike."""
+    count = np.arange(1 << 20, dtype=np.uint64)
+    runs = np.zeros(len(count), RUN)
+    runs["kind"], runs["flags"], runs["id"], runs["pages"] = 1, 4, 300, 1
+    runs["vaddr"], runs["position"] = count * np.uint64(4096 * step) + np.uint64(1 << 46), count
+    runs["flags"] += (count % np.uint64(2)).astype(np.uint32)
+    frames = np.zeros(len(count) // 1024, FRAME)
+    frames["codec"], frames["pages"] = 2, 1024
+    stored = index_to_bytes(Index.build(runs, frames))
+    assert len(index_from_bytes(stored, len(count)).runs) == len(count)
+    assert len(count) * RUN.itemsize < 64 * len(stored) / 2
 
 
 def packed(*members):
