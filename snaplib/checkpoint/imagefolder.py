@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from snaplib.checkpoint.memoryimages import NoRoomForImages, write_images
+from snaplib.criu import Criu
 from snaplib.kernel.headroom import memory_headroom_bytes
 from snaplib.kernel.memoryfolder import open_memory_folder
 from snaplib.runtime import scratch_dir
 from snaplib.store import SnapshotReader
+from snaplib.store.index import RUN
 
 __all__ = ["ImageFolder", "images_of"]
 
@@ -32,10 +36,12 @@ class ImageFolder:
     Attributes:
         path: Its path, good in this process and in those that have the descriptor.
         descriptor: What must be passed on to who uses the path, or -1 where anybody can.
+        left: RUN, shape (n,): the pages that are in no image, and must be written into the processes.
     """
 
     path: Path
     descriptor: int = -1
+    left: npt.NDArray[np.void] = attrs.field(factory=lambda: np.empty(0, RUN), eq=False)
 
     @property
     def in_memory(self) -> bool:
@@ -44,27 +50,28 @@ class ImageFolder:
 
 
 @contextlib.contextmanager
-def images_of(reader: SnapshotReader) -> Iterator[ImageFolder]:
+def images_of(reader: SnapshotReader, filled_for: Criu | None = None) -> Iterator[ImageFolder]:
     """Give a folder with all images of a snapshot; it is gone afterwards.
 
     Args:
         reader: The snapshot.
+        filled_for: See `write_images`.
 
     Raises:
         NoRoomForImages: There is no room for them.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
     with contextlib.ExitStack() as stack:
-        folder = _written_in_memory(reader)
+        folder = _written_in_memory(reader, filled_for)
         if folder is not None:
             stack.callback(os.close, folder.descriptor)
         else:
-            folder = ImageFolder(stack.enter_context(scratch_dir("restore")))
-            write_images(reader, folder.path)
+            path = stack.enter_context(scratch_dir("restore"))
+            folder = ImageFolder(path, left=write_images(reader, path, filled_for))
         yield folder
 
 
-def _written_in_memory(reader: SnapshotReader) -> ImageFolder | None:
+def _written_in_memory(reader: SnapshotReader, filled_for: Criu | None) -> ImageFolder | None:
     """Write the images into memory; None where that is too much for this machine, or cannot be had."""
     if "SNAPLIB_SCRATCH_DIR" in os.environ:
         return None  # somebody wants them there
@@ -75,12 +82,11 @@ def _written_in_memory(reader: SnapshotReader) -> ImageFolder | None:
         descriptor = open_memory_folder(needed_bytes)
     except OSError:
         return None
-    folder = ImageFolder(Path(f"/proc/self/fd/{descriptor}"), descriptor)
+    path = Path(f"/proc/self/fd/{descriptor}")
     try:
-        write_images(reader, folder.path)
+        return ImageFolder(path, descriptor, write_images(reader, path, filled_for))
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, NoRoomForImages):
             return None  # deleted files, which may be larger than all memory
         raise
-    return folder

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from snaplib.checkpoint.images import pagemap_name
 from snaplib.checkpoint.lazy import split_runs
+from snaplib.checkpoint.parts import split_parts
 from snaplib.criu import Criu
-from snaplib.criu.images import lazy_ranges
+from snaplib.criu.images import fillable_ranges, lazy_ranges
 from snaplib.criu.pagemap import PAGE_BYTES, pagemap_image
 from snaplib.errors import RestoreFailed, SnapshotDamaged
 from snaplib.store import SnapshotReader, Space
 from snaplib.store.archive import ArchiveTooLarge
+from snaplib.store.reader import as_entries
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 __all__ = ["NoRoomForImages", "write_images", "write_lazy_images"]
@@ -29,22 +34,38 @@ class NoRoomForImages(RestoreFailed):
     """There is not enough room for the images where they were to be put."""
 
 
-def write_images(reader: SnapshotReader, images: Path) -> None:
+def write_images(
+    reader: SnapshotReader, images: Path, filled_for: Criu | None = None
+) -> npt.NDArray[np.void]:
     """Write all images.
 
     Args:
         reader: The snapshot.
         images: An empty folder.
+        filled_for: The CRIU that will restore, where somebody writes the rest of the memory into the processes.
+
+    Returns:
+        RUN, shape (n,): the pages that are in no image, and must be written into the processes.
 
     Raises:
         NoRoomForImages: What is free there is not enough for what must be written.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
-    _extract(reader, images, reader.pages.index.pages * PAGE_BYTES)
-    for number, space in enumerate(reader.pages.spaces(), start=1):
-        entries = reader.pages.entries(space)
-        name = _write_pagemap(images, number, space, entries)
-        _write_pages(reader, name, reader.pages.index.runs_of(space))
+    index = reader.pages.index
+    _extract(reader, images, index.pages * PAGE_BYTES)
+    left = [index.runs[:0]]
+    with _named(reader):
+        pids = [space.id for space in index.spaces() if space.kind != _SHARED_MEMORY]
+        ranges = fillable_ranges(filled_for, images, pids) if filled_for else {}
+    for number, space in enumerate(index.spaces(), start=1):
+        runs = index.runs_of(space)
+        if space.kind != _SHARED_MEMORY and space.id in ranges:
+            parts, filled = split_parts(runs, ranges[space.id])
+            runs = parts[~filled]
+            left.append(parts[filled])
+        name = _write_pagemap(images, number, space, as_entries(runs))
+        _write_pages(reader, name, runs)
+    return np.concatenate(left)
 
 
 def write_lazy_images(reader: SnapshotReader, criu: Criu, images: Path) -> None:
@@ -64,9 +85,19 @@ def write_lazy_images(reader: SnapshotReader, criu: Criu, images: Path) -> None:
         if space.kind == _SHARED_MEMORY:
             entries, runs = reader.pages.entries(space), reader.pages.index.runs_of(space)
         else:
-            lazy = lazy_ranges(criu, images, space.id)
+            with _named(reader):
+                lazy = lazy_ranges(criu, images, space.id)
             entries, runs = split_runs(reader.pages.index, space, lazy)
         _write_pages(reader, _write_pagemap(images, number, space, entries), runs)
+
+
+@contextlib.contextmanager
+def _named(reader: SnapshotReader) -> Iterator[None]:
+    """Say of what snapshot the images are that cannot be understood."""
+    try:
+        yield
+    except ValueError as error:
+        raise SnapshotDamaged(f"the images of snapshot {reader.snapshot.id}: {error}") from error
 
 
 def _extract(reader: SnapshotReader, images: Path, pages_bytes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.diagnosis import RESTORE_LOG, restore_failure
@@ -14,7 +15,7 @@ from snaplib.errors import RestoreFailed
 from snaplib.session import Session
 from snaplib.store import Snapshot
 
-__all__ = ["run_restore"]
+__all__ = ["run_restore", "too_late"]
 
 _CRIU_END_S = 30.0
 
@@ -24,9 +25,10 @@ def run_restore(
     session: Session,
     snapshot: Snapshot,
     images: ImageFolder,
-    deadline_s: float,
+    deadline: Deadline,
     *,
     lazy: bool = False,
+    fill_up: Callable[[], None] | None = None,
 ) -> None:
     """Let CRIU restore a task.
 
@@ -35,8 +37,10 @@ def run_restore(
         session: The namespace it is restored in.
         snapshot: What is restored.
         images: Its images.
-        deadline_s: Seconds after which it is given up.
+        deadline: When it is given up.
         lazy: Whether memory comes from a lazy-pages daemon.
+        fill_up: Writes the memory that is in no image; called when all mappings are where they belong, and nothing
+            runs.
 
     Raises:
         RestoreFailed: It could not be restored.
@@ -72,10 +76,17 @@ def run_restore(
     opts.shell_job = bool(snapshot.extra.get("shell_job", False))
     for descriptor, key in inherited:
         opts.inherit_fd.add(key=key, fd=descriptor)
-    watchdog = Watchdog(Deadline(deadline_s), [swrk.hang_up])
+    watchdog = Watchdog(deadline, [swrk.hang_up])
+    is_complete = fill_up is None
 
     def on_notify(notification: Notification) -> bool:
+        nonlocal is_complete
+        if notification.stage == "post-restore" and fill_up is not None:
+            fill_up()
+            is_complete = True
         if notification.stage == "pre-resume":
+            if not is_complete:
+                raise RestoreFailed("CRIU did not say when the task's memory could come")
             # From here on nothing fails any more, and the task runs even if we are killed.
             session.expect_root(snapshot.task["root_ns_pid"])
         return not watchdog.expired
@@ -87,8 +98,13 @@ def run_restore(
             swrk.request(request, on_notify=on_notify)
         except CriuError as error:
             if watchdog.expired:
-                raise RestoreFailed(
-                    f"the restore of snapshot {snapshot.id} was not done after {deadline_s:g} s",
-                    hint="the snapshot is as it was; try again",
-                ) from error
+                raise too_late(snapshot, deadline) from error
             raise restore_failure(error, snapshot, images.path) from error
+
+
+def too_late(snapshot: Snapshot, deadline: Deadline) -> RestoreFailed:
+    """Return what to raise when the deadline of a restore has passed."""
+    return RestoreFailed(
+        f"the restore of snapshot {snapshot.id} was not done after {deadline.seconds:g} s",
+        hint="the snapshot is as it was; try again",
+    )

@@ -11,11 +11,13 @@ from typing import Any
 
 import attrs
 
+from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.describe import cpu_features
+from snaplib.checkpoint.filling import CannotFill, fill, pids_inside
 from snaplib.checkpoint.imagefolder import ImageFolder, images_of
 from snaplib.checkpoint.lazy import LazyHelper, hot_frames, note_lazy
 from snaplib.checkpoint.memoryimages import write_lazy_images
-from snaplib.checkpoint.restorerun import run_restore
+from snaplib.checkpoint.restorerun import run_restore, too_late
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.taskfiles import put_back
 from snaplib.checkpoint.written import roll_back
@@ -23,7 +25,7 @@ from snaplib.criu import Criu, find_criu
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError
 from snaplib.runtime import scratch_dir
 from snaplib.session import Session
-from snaplib.store import Snapshot, SnapshotReader, Store
+from snaplib.store import PageLogReader, Snapshot, SnapshotReader, Store
 from snaplib.task import Task
 
 __all__ = ["restore"]
@@ -64,7 +66,8 @@ def restore(
             growing: ``refuse`` the restore, or ``overwrite`` the file.
         outlived: The task may have run on after a snapshot that was to end it: as with those that are taken while it
             runs on, what it has appended to its files since is cut off, if the dump has noted them (``stand_in``).
-        deadline_s: Seconds after which the restore is given up.
+        deadline_s: Seconds after which the restore is given up; they begin anew with each piece of memory that comes
+            while CRIU waits for it.
         progress: Called with a stage and the bytes of pages so far.
 
     Returns:
@@ -113,14 +116,27 @@ class _Restore:
     report: Progress
 
     def eagerly(self) -> Task:
+        # Before files are cut to what they were, all of the snapshot must be known to be good.
+        if not self._to_roll_back():
+            with contextlib.suppress(CannotFill):
+                return self._eagerly(filled=True)
+        return self._eagerly(filled=False)
+
+    def _eagerly(self, *, filled: bool) -> Task:
         self.report("reading", 0)
         with contextlib.ExitStack() as stack:
-            with self.store.read(self.snapshot.id) as reader:
-                put_back(reader, self.changed_files)
-                images = stack.enter_context(images_of(reader))
-                self.report("restoring", self.snapshot.raw_bytes)
-                session = self._new_session(reader)
-            return self._run(session, images)
+            reader = stack.enter_context(self.store.read(self.snapshot.id))
+            put_back(reader, self.changed_files)
+            images = stack.enter_context(images_of(reader, self.criu if filled else None))
+            self.report("restoring", self.snapshot.raw_bytes)
+            session = self._new_session(reader)
+            return self._run(session, images, pages=reader.pages)
+
+    def _to_roll_back(self) -> Any:
+        """Return the files that the task may have written to after the snapshot was taken."""
+        if self.outlived or not self.snapshot.extra.get("ends_task", False):
+            return self.snapshot.extra.get("written", ())
+        return ()
 
     def lazily(self) -> Task:
         helper = LazyHelper(self.store, lambda served: self.report("fetching", served))
@@ -157,11 +173,38 @@ class _Restore:
         helper.task_runs()
         return task
 
-    def _run(self, session: Session, images: ImageFolder, *, lazy: bool = False) -> Task:
+    def _run(
+        self,
+        session: Session,
+        images: ImageFolder,
+        *,
+        lazy: bool = False,
+        pages: PageLogReader | None = None,
+    ) -> Task:
+        deadline = Deadline(self.deadline_s)
+
+        def fill_up() -> None:
+            assert pages is not None
+            fill(pages, images.left, pids_inside(session.init_pid), done=done)
+
+        def done(count: int) -> None:
+            if not deadline.left_s:
+                raise too_late(self.snapshot, deadline)
+            # However much there is, and however slowly it comes.
+            deadline.move(self.deadline_s)
+            self.report("filling", count)
+
         try:
-            if self.outlived or not self.snapshot.extra.get("ends_task", False):
-                roll_back(self.snapshot.extra.get("written", ()))
-            run_restore(self.criu, session, self.snapshot, images, self.deadline_s, lazy=lazy)
+            roll_back(self._to_roll_back())
+            run_restore(
+                self.criu,
+                session,
+                self.snapshot,
+                images,
+                deadline,
+                lazy=lazy,
+                fill_up=fill_up if len(images.left) else None,
+            )
             session.adopt_root(self.snapshot.task["root_ns_pid"])
         except BaseException:
             session.discard()

@@ -6,7 +6,8 @@ An image is two magic words and then messages, each led by its 32-bit size (CRIU
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from snaplib.criu.binary import Criu
 from snaplib.criu.pagemap import PAGE_BYTES
 from snaplib.criu.protocol import image_messages
 
-__all__ = ["image_entries", "lazy_ranges"]
+__all__ = ["fillable_ranges", "image_entries", "lazy_ranges"]
 
 _HEAD_BYTES = 8
 
 # Of mmap(2) (Linux: include/uapi/asm-generic/mman.h).
+_PROT_WRITE = 0x2
 _MAP_PRIVATE = 0x02
 _MAP_ANONYMOUS = 0x20
+_MAP_GROWSDOWN = 0x100
 _MAP_LOCKED = 0x2000
 _MAP_HUGETLB = 0x40000
 
@@ -74,24 +77,76 @@ def lazy_ranges(criu: Criu, images: Path, pid: int) -> npt.NDArray[np.uint64]:
 
     Returns:
         uint64, shape (n, 2): begins and ends of addresses, ascending, whole pages.
+
+    Raises:
+        ValueError: An image is missing or damaged.
     """
-    (memory,) = image_entries(images / f"mm-{pid}.img", image_messages(criu, "mm").mm_entry)
     ranges = []
     stacks = _stack_pages(criu, images)
-    for vma in memory.vmas:
-        private = vma.flags & (_MAP_PRIVATE | _MAP_ANONYMOUS) == _MAP_PRIVATE | _MAP_ANONYMOUS
-        if not private or vma.flags & (_MAP_LOCKED | _MAP_HUGETLB):
-            continue
-        if not vma.status & _ANON_PRIVATE or vma.status & _SPECIAL:
-            continue
+    for vma in _anonymous_mappings(criu, images, pid):
         begin = vma.start
         for page in stacks:
             if vma.start <= page < vma.end:
                 ranges.append((begin, page))
                 begin = page + PAGE_BYTES
         ranges.append((begin, vma.end))
-    found = np.array([pair for pair in ranges if pair[0] < pair[1]], np.uint64)
-    return found.reshape(-1, 2)
+    return _as_array(ranges)
+
+
+def fillable_ranges(
+    criu: Criu, images: Path, pids: Iterable[int]
+) -> dict[int, npt.NDArray[np.uint64]]:
+    """Return the memory of processes that somebody else can write once CRIU has made it.
+
+    That is private, anonymous and writable.  What two processes have at the same addresses may be shared by them until
+    one writes: CRIU sees to that when it restores the pages of both (CRIU: criu/mem.c, prepare_cow_vmas).
+
+    Args:
+        criu: The CRIU that will restore.
+        images: The folder of images.
+        pids: The processes, as the images name them.
+
+    Returns:
+        By process: uint64, shape (n, 2): begins and ends of addresses, ascending, whole pages.
+
+    Raises:
+        ValueError: An image is missing or damaged.
+    """
+    mappings = {
+        pid: [
+            (vma.start, vma.end)
+            for vma in _anonymous_mappings(criu, images, pid)
+            if vma.prot & _PROT_WRITE and not vma.flags & _MAP_GROWSDOWN
+        ]
+        for pid in pids
+    }
+    owners = Counter(pair for pairs in mappings.values() for pair in pairs)
+    return {
+        pid: _as_array([pair for pair in pairs if owners[pair] == 1])
+        for pid, pairs in mappings.items()
+    }
+
+
+def _anonymous_mappings(criu: Criu, images: Path, pid: int) -> Iterator[Any]:
+    """Yield the mappings of a process, vma_entry, that are private and of nothing but pages."""
+    path = images / f"mm-{pid}.img"
+    try:
+        (memory,) = image_entries(path, image_messages(criu, "mm").mm_entry)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.name} is missing") from error
+    for vma in memory.vmas:
+        private = vma.flags & (_MAP_PRIVATE | _MAP_ANONYMOUS) == _MAP_PRIVATE | _MAP_ANONYMOUS
+        if not private or vma.flags & (_MAP_LOCKED | _MAP_HUGETLB):
+            continue
+        if vma.status & _ANON_PRIVATE and not vma.status & _SPECIAL:
+            yield vma
+
+
+def _as_array(ranges: list[tuple[int, int]]) -> npt.NDArray[np.uint64]:
+    found = np.array([pair for pair in ranges if pair[0] < pair[1]], np.uint64).reshape(-1, 2)
+    if (found % PAGE_BYTES).any() or (found.ravel()[1:] < found.ravel()[:-1]).any():
+        raise ValueError("its mappings are out of order")
+    return found
 
 
 def _stack_pages(criu: Criu, images: Path) -> list[int]:

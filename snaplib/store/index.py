@@ -159,10 +159,30 @@ class Index:
         Returns:
             PIECE, shape (p,).
         """
-        begins, ends = _joined(runs["position"], runs["pages"])
+        return self._pieces(*_joined(runs["position"], runs["pages"]))[1]
+
+    def pieces_of(
+        self, runs: npt.NDArray[np.void]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.void]]:
+        """Return where the bytes of each of some runs lie, one after another.
+
+        Args:
+            runs: RUN, shape (k,), in any order.
+
+        Returns:
+            Of each piece: its run, int64; how many pages of the run come before it, uint64; and PIECE. Shape (p,).
+        """
+        begins = runs["position"]
+        run, pieces = self._pieces(begins, begins + runs["pages"])
+        return run, self.starts[pieces["frame"]] + pieces["first"] - begins[run], pieces
+
+    def _pieces(
+        self, begins: npt.NDArray[np.uint64], ends: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]:
+        """Cut ranges of positions where frames end; return of each piece its range, and PIECE."""
         first = np.searchsorted(self.starts, begins, "right") - 1
         count = np.searchsorted(self.starts, ends, "left") - first
-        # The frames first, first + 1, ... of each run, all runs after one another.
+        # The frames first, first + 1, ... of each range, all ranges after one another.
         run = np.repeat(np.arange(len(begins)), count)
         frame = first[run] + np.arange(len(run)) - (np.cumsum(count) - count)[run]
         begins = np.maximum(begins[run], self.starts[frame])
@@ -170,7 +190,7 @@ class Index:
         pieces["frame"] = frame
         pieces["first"] = begins - self.starts[frame]
         pieces["pages"] = np.minimum(ends[run], self.starts[frame + 1]) - begins
-        return pieces
+        return run, pieces
 
     def problems(self) -> list[str]:
         """Return what contradicts itself in the index, one sentence each; empty if all is well."""

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import UsageError
+from snaplib.store import codec
 from snaplib.store.frames import LOCAL_THREADS, FrameReader
 from snaplib.store.index import ENTRY, PAGE_BYTES, Index, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from snaplib.store.backend import Data, ObjectReader
 
-__all__ = ["PageLogReader"]
+__all__ = ["PageLogReader", "Use", "as_entries"]
+
+#: Uses one frame: its bytes, good until it returns; of each piece of it that is wanted the number of its run, int64,
+#: and how many pages of the run come before, uint64; and the pieces, PIECE.
+Use = Callable[
+    [memoryview, npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.void]], None
+]
 
 
 class PageLogReader:
@@ -65,10 +73,7 @@ class PageLogReader:
         Returns:
             ENTRY, shape (n,): ``vaddr`` in bytes, ``pages``, ``flags``.
         """
-        runs = self.index.runs_of(space)
-        entries = np.empty(len(runs), ENTRY)
-        for name in ENTRY.names or ():
-            entries[name] = runs[name]
+        entries = as_entries(self.index.runs_of(space))
         if coalesce and len(entries):
             ends = entries["vaddr"] + entries["pages"] * np.uint64(PAGE_BYTES)
             breaks = np.flatnonzero(
@@ -130,10 +135,8 @@ class PageLogReader:
         begins = ends - pieces["pages"] * PAGE_BYTES
         # Frame by frame: pages that were copied at different times alternate in the order of
         # addresses, and a frame must not be read anew for each of its pages.
-        order = np.argsort(pieces["frame"], kind="stable")
+        order, numbers, bounds = _by_frame(pieces)
         pieces, begins = pieces[order], begins[order] + os.lseek(fd, 0, os.SEEK_CUR)
-        numbers, firsts = np.unique(pieces["frame"], return_index=True)
-        bounds = [*firsts.tolist(), len(pieces)]
 
         def put(place: int, frame: Data) -> None:
             view = memoryview(frame)
@@ -150,10 +153,32 @@ class PageLogReader:
                     rest = rest[os.pwrite(fd, rest, begin + len(piece) - len(rest)) :]
 
         # What the reading threads are at is all that is in memory.
-        self._frames.each(numbers.tolist(), put)
+        self._frames.each(numbers, put)
         total = int(ends[-1]) if len(ends) else 0
         os.lseek(fd, total, os.SEEK_CUR)
         return total
+
+    def use_runs(self, runs: npt.NDArray[np.void], use: Use) -> None:
+        """Have the pages of runs used by the threads that have read them, a frame at a time; zeros are left out.
+
+        Args:
+            runs: RUN, shape (n,), or parts of such.
+            use: Called by several threads at a time.
+
+        Raises:
+            SnapshotDamaged: The bytes stored are not those that were written.
+        """
+        run, before, pieces = self.index.pieces_of(runs)
+        order, numbers, bounds = _by_frame(pieces)
+        run, before, pieces = run[order], before[order], pieces[order]
+        zeros = self.index.frames["codec"] == codec.ZERO
+
+        def pass_on(place: int, frame: Data) -> None:
+            if not zeros[numbers[place]]:
+                mine = slice(bounds[place], bounds[place + 1])
+                use(memoryview(frame), run[mine], before[mine], pieces[mine])
+
+        self._frames.each(numbers, pass_on)
 
     def _chunks(self, runs: npt.NDArray[np.void]) -> Iterator[memoryview]:
         """Yield the bytes of runs, a frame or less at a time, each good until the next."""
@@ -188,3 +213,21 @@ class PageLogReader:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         return self._frames.one(number)
+
+
+def as_entries(runs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Return runs, RUN, as CRIU's pagemap images have them: ENTRY, shape (n,)."""
+    entries = np.empty(len(runs), ENTRY)
+    for name in ENTRY.names or ():
+        entries[name] = runs[name]
+    return entries
+
+
+def _by_frame(
+    pieces: npt.NDArray[np.void],
+) -> tuple[npt.NDArray[np.int64], list[int], list[int]]:
+    """Return in which order pieces are by frame, the frames, and where in that order the pieces of each begin, with the
+    end."""
+    order = np.argsort(pieces["frame"], kind="stable")
+    numbers, firsts = np.unique(pieces["frame"][order], return_index=True)
+    return order, numbers.tolist(), [*firsts.tolist(), len(pieces)]

@@ -17,6 +17,7 @@ import pytest
 from snaplib.checkpoint import dump, imagefolder, restore
 from snaplib.checkpoint.memoryimages import NoRoomForImages, write_images
 from snaplib.kernel.memoryfolder import open_memory_folder
+from snaplib.kernel.vmwrite import MemoryWriter
 from snaplib.store import Store
 from snaplib.task import Task
 
@@ -124,11 +125,16 @@ def test_a_feature_comes_back(name: str, store: Store, tmp_path: Path, tasks: li
     assert again.ns_pid == task.ns_pid
 
 
-def no_room(_reader: object, folder: Path) -> None:
+def no_room(_reader: object, folder: Path, _criu: object) -> object:
     """The images are larger than the folder in memory."""
     if folder.is_relative_to("/proc"):
         raise NoRoomForImages("no room")
-    write_images(_reader, folder)  # type: ignore[arg-type]
+    return write_images(_reader, folder, _criu)  # type: ignore[arg-type]
+
+
+def not_allowed(*_arguments: object) -> None:
+    """Some hosts let nobody write into processes."""
+    raise PermissionError(1, "Operation not permitted")
 
 
 #: Has more memory than CRIU reads at once before it frees what it has read, and knows what was in it.
@@ -146,7 +152,7 @@ print("right" if hashlib.blake2b(memory).digest() == before else "wrong", flush=
 """
 
 
-@pytest.fixture(params=["memory", "disk", "disk after all"])
+@pytest.fixture(params=["memory", "disk", "disk after all", "images in memory", "images on disk"])
 def folders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have images put somewhere; there they are, and memory does not stay taken."""
     made: list[tuple[int, int]] = []
@@ -157,12 +163,15 @@ def folders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return descriptor
 
     monkeypatch.setattr(imagefolder, "open_memory_folder", open_folder)
-    if request.param == "disk":
+    if request.param.startswith("images"):
+        monkeypatch.setattr(MemoryWriter, "write", not_allowed)
+    if request.param.endswith("disk"):
         monkeypatch.setattr(imagefolder, "memory_headroom_bytes", lambda: 600 << 20)
     elif request.param == "disk after all":
         monkeypatch.setattr(imagefolder, "write_images", no_room)
     yield
-    assert len(made) == (request.param in ("memory", "disk after all"))
+    made_in_memory = {"memory": 1, "disk after all": 1, "images in memory": 2}
+    assert len(made) == made_in_memory.get(request.param, 0)
     for descriptor, device in made:
         with contextlib.suppress(OSError):  # it may have been given anew
             assert os.fstat(descriptor).st_dev != device

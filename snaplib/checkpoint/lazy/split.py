@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.checkpoint.parts import split_parts
 from snaplib.criu.pagemap import ENTRY_DTYPE, PAGE_BYTES, PE_LAZY, PE_PRESENT
 from snaplib.store import Index, Space
 
@@ -32,19 +31,7 @@ def split_runs(
         The entries of CRIU's pagemap image, ENTRY_DTYPE, and the runs, RUN, whose pages must be in its pages image,
         both in the order of addresses.
     """
-    runs = index.runs_of(space)
-    ends = runs["vaddr"] + runs["pages"] * np.uint64(PAGE_BYTES)
-    top = int(ends.max(initial=0))
-    borders = [0, *(int(border) for border in lazy.ravel() if border < top), top]
-    pieces, kinds = [], []
-    for number, (low, high) in enumerate(itertools.pairwise(borders)):
-        if low < high:
-            found = index.find(space, low, (high - low) // PAGE_BYTES)
-            pieces.append(found)
-            kinds.append(np.full(len(found), number % 2 == 1))
-    if not pieces:
-        return np.empty(0, ENTRY_DTYPE), runs[:0]
-    parts, is_lazy = np.concatenate(pieces), np.concatenate(kinds)
+    parts, is_lazy = split_parts(index.runs_of(space), lazy)
     entries = np.empty(len(parts), ENTRY_DTYPE)
     entries["vaddr"], entries["pages"] = parts["vaddr"], parts["pages"]
     entries["flags"] = np.where(is_lazy, PE_LAZY, PE_PRESENT)
