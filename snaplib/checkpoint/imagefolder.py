@@ -1,7 +1,8 @@
 """Where the images of an eager restore lie: in memory where there is room, else on disk.
 
-In memory, CRIU frees each piece of the images as soon as it is the task's (auto-dedup), so that a task never takes its
-memory twice; nothing is written to a disk that the store may be on as well; and nothing remains, whoever dies.
+Most memory is in no image, see `snaplib.checkpoint.filling`.  In memory, CRIU frees each piece of the images as soon as
+it is the task's (auto-dedup), so that a task never takes its memory twice; nothing is written to a disk that the store
+may be on as well; and nothing remains, whoever dies.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from snaplib.criu import Criu
 from snaplib.kernel.headroom import memory_headroom_bytes
 from snaplib.kernel.memoryfolder import open_memory_folder
 from snaplib.runtime import scratch_dir
-from snaplib.store import SnapshotReader
+from snaplib.store import PAGE_BYTES, SnapshotReader
 from snaplib.store.index import RUN
 
 __all__ = ["ImageFolder", "images_of"]
@@ -84,9 +85,12 @@ def _written_in_memory(reader: SnapshotReader, filled_for: Criu | None) -> Image
         return None
     path = Path(f"/proc/self/fd/{descriptor}")
     try:
-        return ImageFolder(path, descriptor, write_images(reader, path, filled_for))
+        folder = ImageFolder(path, descriptor, write_images(reader, path, filled_for))
+        if memory_headroom_bytes() < int(folder.left["pages"].sum()) * PAGE_BYTES:
+            raise NoRoomForImages("the images leave no room for the memory")
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, NoRoomForImages):
             return None  # deleted files, which may be larger than all memory
         raise
+    return folder

@@ -52,17 +52,23 @@ def write_images(
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
     index = reader.pages.index
-    _extract(reader, images, index.pages * PAGE_BYTES)
-    left = [index.runs[:0]]
+    # Where the rest goes straight into the processes, it needs no room here.
+    _extract(reader, images, 0 if filled_for else index.pages * PAGE_BYTES)
     with _named(reader):
         pids = [space.id for space in index.spaces() if space.kind != _SHARED_MEMORY]
         ranges = fillable_ranges(filled_for, images, pids) if filled_for else {}
-    for number, space in enumerate(index.spaces(), start=1):
+    left, written = [index.runs[:0]], []
+    for space in index.spaces():
         runs = index.runs_of(space)
         if space.kind != _SHARED_MEMORY and space.id in ranges:
             parts, filled = split_parts(runs, ranges[space.id])
             runs = parts[~filled]
             left.append(parts[filled])
+        written.append((space, runs))
+    pages_bytes = sum(int(runs["pages"].sum()) for _space, runs in written) * PAGE_BYTES
+    if (free_bytes := _free_bytes(images)) < pages_bytes:
+        raise _no_room(reader, free_bytes, pages_bytes)
+    for number, (space, runs) in enumerate(written, start=1):
         name = _write_pagemap(images, number, space, as_entries(runs))
         _write_pages(reader, name, runs)
     return np.concatenate(left)
@@ -102,16 +108,24 @@ def _named(reader: SnapshotReader) -> Iterator[None]:
 
 def _extract(reader: SnapshotReader, images: Path, pages_bytes: int) -> None:
     """Write the images that are not memory, no more of them than leaves room for so many bytes of pages."""
-    found = os.statvfs(images)
-    free_bytes = found.f_bavail * found.f_frsize
+    free_bytes = _free_bytes(images)
     try:
         reader.extract_directory(images, max(0, free_bytes - pages_bytes))
     except ArchiveTooLarge as error:
-        raise NoRoomForImages(
-            f"there is room for {free_bytes >> 20} MiB where images are put, and those of snapshot "
-            f"{reader.snapshot.id} take more, {pages_bytes >> 20} MiB for its memory alone",
-            hint="free space there, or name another folder in $SNAPLIB_SCRATCH_DIR",
-        ) from error
+        raise _no_room(reader, free_bytes, pages_bytes) from error
+
+
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _no_room(reader: SnapshotReader, free_bytes: int, pages_bytes: int) -> NoRoomForImages:
+    return NoRoomForImages(
+        f"there is room for {free_bytes >> 20} MiB where images are put, and those of snapshot "
+        f"{reader.snapshot.id} take more, {pages_bytes >> 20} MiB for its memory alone",
+        hint="free space there, or name another folder in $SNAPLIB_SCRATCH_DIR",
+    )
 
 
 def _write_pagemap(images: Path, number: int, space: Space, entries: npt.NDArray[np.void]) -> Path:

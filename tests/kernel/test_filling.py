@@ -10,13 +10,14 @@ import os
 import select
 import signal
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from snaplib.checkpoint import dump, restore
+from snaplib.checkpoint import dump, memoryimages, restore
 from snaplib.errors import RestoreFailed, SnapshotDamaged
 from snaplib.kernel.vmwrite import MemoryWriter
 from snaplib.store import Store
@@ -128,6 +129,30 @@ def test_most_memory_comes_straight(
     filled = max(count for stage, count in told if stage == "filling")
     assert 16 * MIB < filled < store.get(snapshot_id).raw_bytes - MIB
     is_right(task, tmp_path, 1)
+
+
+def test_where_there_is_no_room_for_images(
+    saved: Saved, store: Store, tmp_path: Path, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is in none needs none; else it is said before anything is made."""
+    full = types.SimpleNamespace(f_bavail=12 * MIB, f_frsize=1)
+    monkeypatch.setattr(memoryimages.os, "statvfs", lambda _path: full)
+    (tmp_path / "scratch").mkdir(mode=0o700)
+    monkeypatch.setenv("SNAPLIB_SCRATCH_DIR", str(tmp_path / "scratch"))
+    snapshot_id = saved(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryWriter, "write", not_allowed)
+        with pytest.raises(RestoreFailed, match="there is room for 12 MiB where images are put"):
+            restore(store, snapshot_id, **NOWHERE)
+    task = restore(store, snapshot_id, **NOWHERE)
+    tasks.append(task)
+    assert not list((tmp_path / "scratch").iterdir())
+    is_right(task, tmp_path, 1)
+
+
+def not_allowed(*_arguments: object) -> None:
+    """Some hosts let nobody write into processes."""
+    raise PermissionError(1, "Operation not permitted")
 
 
 def test_processes_go_on_sharing(
