@@ -231,7 +231,9 @@ def _way(source: str, bench: Bench, stack: contextlib.ExitStack) -> Way:
     if source == "command":
         return Way(lambda _run: going.write_text("\n"), [*run, f"command=read line < {going}"])
     if source == "own source":
-        return Way(lambda _run: going.write_text("\n"), ["tests.benchmarks.own_source", going])
+        return Way(
+            lambda _run: going.write_text("\n"), ["tests.benchmarks.own_source", "--fifo", going]
+        )
     raise UsageError(f"there is no source {source!r}", hint=", ".join(SOURCES))
 
 

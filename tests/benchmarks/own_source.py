@@ -1,6 +1,6 @@
 """A supervised task whose notices come from a source of one's own.
 
-``python -m tests.benchmarks.own_source FIFO --events FILE -- CMD ...``: a line that comes through the FIFO is notice.
+``python -m tests.benchmarks.own_source --fifo FIFO --events FILE -- CMD ...``: a line through the FIFO is notice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class FromFifo:
 def main() -> int:
     """Supervise one task."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("fifo", type=Path)
+    parser.add_argument("--fifo", type=Path, required=True)
     parser.add_argument("--events")
     parser.add_argument("-q", "--quiet", action="store_true")
     parser.add_argument("command", nargs=argparse.REMAINDER)

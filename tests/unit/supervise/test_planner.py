@@ -100,6 +100,19 @@ def test_a_copy_is_due_where_it_does_not_and_not_again_at_once(heard: Heard) -> 
         assert made.due_s() == pytest.approx(due_s / 2)
 
 
+def test_where_the_window_is_too_short_snapshots_are_promised(heard: Heard) -> None:
+    made = planner(heard, 0.05, [1000.0])
+    made._look(at(1000.0, 40e9))
+    assert made.plan is not None
+    assert made.plan.strategy == "timer"
+    promise = made._context.promise
+    assert promise.most_s == made.plan.every_s
+    assert promise.by == "plan"
+    # A snapshot of it takes its time.
+    assert made.plan.every_s is not None
+    assert promise.limit_s >= made.plan.every_s / 3
+
+
 def test_a_change_of_mind_is_told_once(heard: Heard) -> None:
     now = [1000.0]
     made = planner(heard, 60.0, now)
@@ -107,6 +120,7 @@ def test_a_change_of_mind_is_told_once(heard: Heard) -> None:
         made._look(at(now[0], size))
 
     assert [details["strategy"] for _, details in heard.events] == ["full", "warm"]
+    assert made._context.promise.most_s is None
 
 
 def test_what_a_dump_of_the_rest_takes_is_expected(heard: Heard) -> None:
