@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from snaplib.criu.binary import Criu
 from snaplib.criu.pagemap import PAGE_BYTES
 from snaplib.criu.protocol import image_messages
 
-__all__ = ["fillable_ranges", "image_entries", "lazy_ranges"]
+__all__ = ["fillable_ranges", "image_entries", "lazy_ranges", "rewrite_entries"]
 
 _HEAD_BYTES = 8
+_SIZE = struct.Struct("<I")
 
 # Of mmap(2) (Linux: include/uapi/asm-generic/mman.h).
 _PROT_WRITE = 0x2
@@ -46,21 +47,45 @@ def image_entries(path: Path, message: type[Any]) -> Iterator[Any]:
     Raises:
         ValueError: The file is cut short or no such image.
     """
+    for _content, entry in _parsed(path, path.read_bytes(), message):
+        yield entry
+
+
+def rewrite_entries(path: Path, message: type[Any], change: Callable[[Any], bool]) -> None:
+    """Change messages of an image; the others stay as they are, byte by byte.
+
+    Args:
+        path: The image.
+        message: Their class, from `image_messages`.
+        change: Changes a message in place and says whether it has.
+
+    Raises:
+        ValueError: The file is cut short or no such image.
+    """
     data = path.read_bytes()
+    pieces = [data[:_HEAD_BYTES]]
+    for content, entry in _parsed(path, data, message):
+        new = entry.SerializeToString() if change(entry) else content
+        pieces += [_SIZE.pack(len(new)), new]
+    path.write_bytes(b"".join(pieces))
+
+
+def _parsed(path: Path, data: bytes, message: type[Any]) -> Iterator[tuple[bytes, Any]]:
     at = _HEAD_BYTES
     while at < len(data):
-        if at + 4 > len(data):
+        if at + _SIZE.size > len(data):
             raise ValueError(f"{path.name} is cut short")
-        (size,) = struct.unpack_from("<I", data, at)
-        at += 4
+        (size,) = _SIZE.unpack_from(data, at)
+        at += _SIZE.size
         if at + size > len(data):
             raise ValueError(f"{path.name} is cut short")
+        content = data[at : at + size]
         entry = message()
         try:
-            entry.ParseFromString(data[at : at + size])
+            entry.ParseFromString(content)
         except Exception as error:  # protobuf's own class depends on its version
             raise ValueError(f"{path.name}: {error}") from error
-        yield entry
+        yield content, entry
         at += size
 
 

@@ -38,6 +38,10 @@ _REMEDIES = (
         "raise /proc/sys/fs/inotify/max_user_instances: CRIU needs one itself",
     ),
     (
+        r"Can't (?:bind|connect) inet socket back",
+        "a connection of the task cannot be put in place here: --tcp auto resets those, --tcp close all",
+    ),
+    (
         r"Some file locks are hold",
         "a process outside the task holds locks together with it",
     ),
