@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from snaplib.checkpoint.connections import TCP_MODES
     from snaplib.checkpoint.deadline import Deadline
-    from snaplib.checkpoint.dumping import TCP_MODES, dump
+    from snaplib.checkpoint.dumping import dump
     from snaplib.checkpoint.dumprequest import GHOST_LIMIT_BYTES
     from snaplib.checkpoint.filekeeper import FILE_MODES
     from snaplib.checkpoint.restoring import restore
@@ -28,7 +29,7 @@ _HOMES = {
     "CHANGED_FILES": "taskfiles",
     "FILE_MODES": "filekeeper",
     "GHOST_LIMIT_BYTES": "dumprequest",
-    "TCP_MODES": "dumping",
+    "TCP_MODES": "connections",
     "Deadline": "deadline",
     "dump": "dumping",
     "restore": "restoring",

@@ -20,7 +20,14 @@ from snaplib.checkpoint.dumprequest import dump_request, is_no_image
 from snaplib.checkpoint.ending import finish_end
 from snaplib.checkpoint.filekeeper import FilesBefore, keep_files
 from snaplib.checkpoint.images import write_empty_images
-from snaplib.checkpoint.netlock import remove_empty_lock
+from snaplib.checkpoint.netlock import (
+    limit_lock,
+    lock_name,
+    locked_connections,
+    remove_empty_lock,
+    remove_old_locks,
+)
+from snaplib.checkpoint.network import Network
 from snaplib.checkpoint.noting import promise_json
 from snaplib.checkpoint.order import DumpOrder
 from snaplib.checkpoint.pageserver import PageServer
@@ -29,6 +36,7 @@ from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.checkpoint.written import WrittenFile, written_files
 from snaplib.criu import CriuError, Notification, Swrk
+from snaplib.criu.connections import Connection
 from snaplib.errors import SnaplibError, StoreError, TaskEnded
 from snaplib.store import Snapshot, SnapshotWriter
 from snaplib.task import Member
@@ -66,6 +74,7 @@ class Attempt:
     _files_before: FilesBefore = attrs.field(factory=FilesBefore, init=False)
     _kept_files: dict[str, Any] = attrs.field(factory=dict, init=False)
     _members: tuple[Member, ...] = attrs.field(default=(), init=False)
+    _connections: tuple[Connection, ...] = attrs.field(default=(), init=False)
     _written: list[WrittenFile] = attrs.field(factory=list, init=False)
     _is_shell_job: bool = attrs.field(default=False, init=False)
     _agreed: bool = attrs.field(default=False, init=False)
@@ -134,7 +143,9 @@ class Attempt:
             if order.leave_running:
                 self._commit()
             else:
-                remove_empty_lock(self.images)
+                if not self._connections:
+                    remove_empty_lock(self.images)
+                remove_old_locks()
 
     def _outlived(self) -> None:
         """The task runs on: resuming a snapshot that there is already would do again what it does from now on."""
@@ -218,7 +229,10 @@ class Attempt:
             named=order.capture,
             before=self._files_before,
         )
+        self._connections = locked_connections(order.criu, self.images)
         if not order.leave_running:
+            if self._connections:
+                limit_lock(self.images, self._connections)
             self._commit()
             if session:
                 assert self._snapshot is not None
@@ -247,6 +261,9 @@ class Attempt:
 
     def _extra(self) -> dict[str, Any]:
         extra: dict[str, Any] = {"shell_job": self._is_shell_job, "tcp": self.order.tcp}
+        if self._connections:
+            network = Network.here(self._connections, lock_name(self.images) or "")
+            extra["network"] = network.record()
         if self.order.stand_in:
             # Those whose contents are kept are compared with them.
             listed = self._kept_files.get("files", ())

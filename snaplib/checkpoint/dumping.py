@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from snaplib.checkpoint.attempt import Attempt
+from snaplib.checkpoint.connections import TCP_MODES
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.filekeeper import FILE_MODES
 from snaplib.checkpoint.lazy import wait_for_memory
@@ -31,6 +32,7 @@ from snaplib.errors import (
     UsageError,
 )
 from snaplib.forecasting import Forecast, StrategyForecast
+from snaplib.kernel.interfaces import is_up
 from snaplib.planning import Plan
 from snaplib.runtime import scratch_dir
 from snaplib.store import PageLogOptions, Snapshot, Store
@@ -41,9 +43,7 @@ from snaplib.warm import CopyFailed, WarmCopy
 if TYPE_CHECKING:
     from snaplib.observe import Watch
 
-__all__ = ["TCP_MODES", "dump"]
-
-TCP_MODES = ("established", "close")
+__all__ = ["dump"]
 
 #: What makes a dump with copies fail and says nothing against one without.  Not when time is up, or the store failed.
 _NOT_TRACKED = (CopyFailed, CannotTrack, CriuFailure)
@@ -56,7 +56,7 @@ def dump(
     key: str | None = None,
     leave_running: bool = False,
     deadline_s: float | Deadline = 120.0,
-    tcp: str = "established",
+    tcp: str = "auto",
     files: str | None = None,
     capture: Collection[str] = (),
     skip_preflight: bool = False,
@@ -75,7 +75,8 @@ def dump(
         leave_running: Whether the task runs on afterwards.  If not, it ends, but only once the snapshot is durable.
         deadline_s: Seconds after which the dump is given up and the task runs on; a `Deadline` may be moved, or called
             off, while the dump is under way.
-        tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them.
+        tcp: What becomes of connected TCP sockets: ``established`` keeps them, ``close`` closes them; with ``auto``
+            the restore decides for each, and those that a server has not accepted yet are dropped.
         files: Whether the contents of the files that the task writes go with the snapshot (``capture``) or only what
             they are (``reference``); by default they do where the store is not on this machine.
         capture: Patterns of files whose contents go with the snapshot in any case, whether the task has them open or
@@ -113,6 +114,11 @@ def dump(
         raise RootRequired("dumping a task needs root")
     stopwatch, wall_s, before = Stopwatch(), time.time(), store.backend.throughput()
     criu = find_criu()
+    if not is_up("lo"):
+        # CRIU would wait for ever (CRIU: criu/kerndat.c).
+        raise CannotDump(
+            "the loopback of this network namespace is not up", hint="ip link set lo up"
+        )
     if not skip_preflight:
         _refuse_fatal(task, tcp, leave_running=leave_running)
     if task.session:

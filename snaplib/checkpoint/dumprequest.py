@@ -54,8 +54,11 @@ def dump_request(
     opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
     opts.shell_job = shell_job
-    opts.tcp_established = order.tcp == "established"
+    # What becomes of them is decided where they are restored.
+    opts.tcp_established = order.tcp != "close"
     opts.tcp_close = order.tcp == "close"
+    # Connections that a server has not accepted yet, which would fail the dump of a busy one.
+    opts.tcp_skip_in_flight = order.tcp == "auto"
     if session:
         opts.external.extend(session.streams().external())
     if tracked:

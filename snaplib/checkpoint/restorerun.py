@@ -6,9 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from snaplib.checkpoint.connections import Fate
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.diagnosis import RESTORE_LOG, restore_failure
 from snaplib.checkpoint.imagefolder import ImageFolder
+from snaplib.checkpoint.settling import are_closed, settle_connections
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Notification, Swrk
 from snaplib.errors import RestoreFailed
@@ -27,6 +29,8 @@ def run_restore(
     images: ImageFolder,
     deadline: Deadline,
     *,
+    tcp: str,
+    tell: Callable[[Fate], None],
     lazy: bool = False,
     fill_up: Callable[[], None] | None = None,
 ) -> None:
@@ -38,6 +42,8 @@ def run_restore(
         snapshot: What is restored.
         images: Its images.
         deadline: When it is given up.
+        tcp: What becomes of connections, one of `TCP_MODES`.
+        tell: Told of each connection that does not live on as it was.
         lazy: Whether memory comes from a lazy-pages daemon.
         fill_up: Writes the memory that is in no image; called when all mappings are where they belong, and nothing
             runs.
@@ -45,6 +51,7 @@ def run_restore(
     Raises:
         RestoreFailed: It could not be restored.
     """
+    fates = settle_connections(criu, snapshot, images.path, tcp)
     inherited = session.inherit_fds()
     try:
         passed = [fd for fd, _key in inherited]
@@ -70,7 +77,7 @@ def run_restore(
     opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
     # CRIU refuses images of closed connections unless it is told of them again.
-    opts.tcp_close = snapshot.extra.get("tcp") == "close"
+    opts.tcp_close = are_closed(snapshot)
     opts.tcp_established = not opts.tcp_close
     opts.lazy_pages = lazy
     opts.shell_job = bool(snapshot.extra.get("shell_job", False))
@@ -99,7 +106,9 @@ def run_restore(
         except CriuError as error:
             if watchdog.expired:
                 raise too_late(snapshot, deadline) from error
-            raise restore_failure(error, snapshot, images.path) from error
+            raise restore_failure(error, criu, snapshot, images.path) from error
+    for one in fates:
+        tell(one)
 
 
 def too_late(snapshot: Snapshot, deadline: Deadline) -> RestoreFailed:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from snaplib.checkpoint.connections import TCP_MODES, Fate
 from snaplib.checkpoint.deadline import Deadline
-from snaplib.checkpoint.describe import cpu_features
 from snaplib.checkpoint.filling import CannotFill, fill, pids_inside
+from snaplib.checkpoint.hostcheck import check_host, check_loopback
 from snaplib.checkpoint.imagefolder import ImageFolder, images_of
 from snaplib.checkpoint.lazy import LazyHelper, hot_frames, note_lazy
 from snaplib.checkpoint.memoryimages import write_lazy_images
+from snaplib.checkpoint.netlock import remove_old_locks
 from snaplib.checkpoint.restorerun import run_restore, too_late
+from snaplib.checkpoint.settling import locked_connections
 from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.taskfiles import put_back
 from snaplib.checkpoint.written import roll_back
 from snaplib.criu import Criu, find_criu
-from snaplib.errors import RestoreFailed, RootRequired, SnaplibError
+from snaplib.errors import RestoreFailed, RootRequired, SnaplibError, UsageError
 from snaplib.runtime import scratch_dir
 from snaplib.session import Session
 from snaplib.store import PageLogReader, Snapshot, SnapshotReader, Store
@@ -46,8 +48,10 @@ def restore(
     lazy: bool = False,
     changed_files: str = "refuse",
     outlived: bool = False,
+    tcp: str = "auto",
     deadline_s: float = 600.0,
     progress: Progress | None = None,
+    on_connection: Callable[[Fate], None] | None = None,
 ) -> Task:
     """Restore a task from a snapshot.
 
@@ -66,9 +70,13 @@ def restore(
             growing: ``refuse`` the restore, or ``overwrite`` the file.
         outlived: The task may have run on after a snapshot that was to end it: as with those that are taken while it
             runs on, what it has appended to its files since is cut off, if the dump has noted them (``stand_in``).
+        tcp: What becomes of connected TCP sockets: ``auto`` resets those that cannot live on here, ``established``
+            restores them all or fails, ``close`` resets them all.  Those of a snapshot that was taken with ``close``
+            are closed in any case.
         deadline_s: Seconds after which the restore is given up; they begin anew with each piece of memory that comes
             while CRIU waits for it.
         progress: Called with a stage and the bytes of pages so far.
+        on_connection: Called with each connection that does not live on as it was.
 
     Returns:
         The task, running.
@@ -77,11 +85,14 @@ def restore(
         RestoreFailed: It could not be restored; the snapshot is as it was, and nothing is left running.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
+    if tcp not in TCP_MODES:
+        raise UsageError(f"tcp={tcp!r} is not one of {', '.join(TCP_MODES)}")
     if os.geteuid() != 0:
         raise RootRequired("restoring a task needs root")
     criu = find_criu()
+    check_loopback()
     snapshot = store.get(snapshot_id)
-    _check_host(snapshot, criu)
+    check_host(snapshot, criu)
     work = _Restore(
         store=store,
         snapshot=snapshot,
@@ -91,11 +102,15 @@ def restore(
         interactive=interactive,
         changed_files=changed_files,
         outlived=outlived,
+        tcp=tcp,
+        tell_connection=on_connection or (lambda _fate: None),
         deadline_s=deadline_s,
         report=progress or (lambda _stage, _bytes: None),
     )
-    task = work.lazily() if lazy else work.eagerly()
+    with locked_connections(snapshot, tcp):
+        task = work.lazily() if lazy else work.eagerly()
     _restore_affinity(task, snapshot)
+    remove_old_locks()
     work.report("restored", snapshot.raw_bytes)
     return task
 
@@ -112,6 +127,8 @@ class _Restore:
     interactive: bool
     changed_files: str
     outlived: bool
+    tcp: str
+    tell_connection: Callable[[Fate], None]
     deadline_s: float
     report: Progress
 
@@ -202,6 +219,8 @@ class _Restore:
                 self.snapshot,
                 images,
                 deadline,
+                tcp=self.tcp,
+                tell=self.tell_connection,
                 lazy=lazy,
                 fill_up=fill_up if len(images.left) else None,
             )
@@ -233,29 +252,6 @@ class _Restore:
             key=snapshot.key,
             reserve=reserve,
             interactive=self.interactive,
-        )
-
-
-def _check_host(snapshot: Snapshot, criu: Criu) -> None:
-    """Find out before anything is fetched whether this machine can go on with the task."""
-    here, there = platform.machine(), snapshot.host["arch"]
-    if here != there:
-        raise RestoreFailed(
-            f"snapshot {snapshot.id} is of a {there} machine and this is {here}",
-            hint="restore it on a machine of the same architecture",
-        )
-    missing = sorted(set(snapshot.host.get("cpu_features", ())) - set(cpu_features()))
-    if missing:
-        raise RestoreFailed(
-            f"this machine's CPU lacks what the task may use: {', '.join(missing)}",
-            hint="restore it on a machine whose CPU has all features of the one it was saved on",
-        )
-    written_by = str(snapshot.host.get("criu_version", criu.version_text))
-    if tuple(int(part) for part in written_by.split(".")[:2]) > criu.version[:2]:
-        raise RestoreFailed(
-            f"snapshot {snapshot.id} was taken with CRIU {written_by} and this is "
-            f"{criu.version_text}, which may not understand it",
-            hint="install the newer CRIU, or name it in $SNAPLIB_CRIU",
         )
 
 

@@ -40,7 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--skip-preflight", action="store_true", help="try even what preflight says must fail"
     )
     parser.add_argument(
-        "--tcp", choices=TCP_MODES, default="established", help="what becomes of connected sockets"
+        "--tcp",
+        choices=TCP_MODES,
+        default="auto",
+        help="what becomes of connected sockets; with auto the restore decides for each (default: auto)",
     )
     add_files(parser)
 

@@ -26,9 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument(
         "--tcp",
-        choices=("established", "close"),
-        default="established",
-        help="what is to become of connected sockets (default: established)",
+        choices=("auto", "established", "close"),
+        default="auto",
+        help="what is to become of connected sockets (default: auto)",
     )
 
 

@@ -102,6 +102,8 @@ def _detached(store: Store, snapshot: Snapshot, *, args: argparse.Namespace) -> 
         stdin=subprocess.DEVNULL,
         lazy=args.lazy,
         changed_files=args.changed_files,
+        tcp=args.tcp,
+        on_connection=lambda fate: message(str(fate)),
     )
     seconds = time.monotonic() - began
     if args.json:

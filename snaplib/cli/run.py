@@ -84,9 +84,10 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tcp",
-        choices=("established", "close"),
-        default="established",
-        help="what becomes of connected TCP sockets (default: established)",
+        choices=("auto", "established", "close"),
+        default="auto",
+        help="what becomes of connected TCP sockets: auto keeps those that can live on where the task is restored and "
+        "resets the others, established keeps all or fails, close closes all (default: auto)",
     )
     add_files(parser)
     parser.add_argument(
@@ -301,6 +302,8 @@ def _for_people(event: Event) -> str:
                 f"pid {details['pid']} ({details['comm']}), {details['subject']}: "
                 f"{details['message']} - {details['remedy']}"
             )
+        case "connection":
+            return "connection {local} to {remote}: {outcome}, {reason}".format(**details)
         case "restore_failed":
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
         case _:

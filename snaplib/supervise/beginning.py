@@ -147,6 +147,8 @@ class Beginning:
                 lazy=settings.lazy,
                 changed_files=settings.changed_files,
                 outlived=self._outlived(snapshot),
+                tcp=settings.tcp,
+                on_connection=lambda fate: machine.tell("connection", **fate.figures()),
                 **settings.streams,
             )
         except (RestoreFailed, StoreError) as error:

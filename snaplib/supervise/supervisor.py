@@ -52,7 +52,7 @@ class Supervisor:
         window_s: Seconds from a notice to the end of the machine, where the notice does not say; by default the
             shortest that one of the sources usually leaves, 120 without any.
         reclaim: Who may give notice, besides `notice`.
-        tcp: What becomes of connected TCP sockets in a dump, ``established`` or ``close``.
+        tcp: What becomes of connected TCP sockets: ``auto``, ``established`` or ``close``, see `dump` and `restore`.
         exit_saved: The exit status for "saved, run me again".
         on_restore_failure: ``fail``, or ``restart`` the command from its beginning.
         max_attempts: How often the task may be started or resumed before it has ended; without limit by default.
@@ -84,7 +84,7 @@ class Supervisor:
         snapshot_id: str | None = None,
         window_s: float | None = None,
         reclaim: Sequence[NoticeSource] = (),
-        tcp: str = "established",
+        tcp: str = "auto",
         exit_saved: int = EXIT_SAVED,
         on_restore_failure: str = "fail",
         max_attempts: int | None = None,

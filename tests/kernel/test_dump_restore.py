@@ -310,29 +310,6 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def network_locks() -> set[str]:
-    """Return the names of CRIU's nftables tables."""
-    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
-    return {line.split()[-1] for line in listed.stdout.splitlines() if "CRIU-" in line}
-
-
-@pytest.mark.require("all")
-@pytest.mark.parametrize("name", ["nothing", "tcp-pair"])
-def test_no_network_lock_is_left(
-    name: str, store: Store, tmp_path: Path, tasks: list[Task]
-) -> None:
-    """Connections stay locked until the task is restored, and nothing is left of that afterwards."""
-    ready, before = tmp_path / "ready", network_locks()
-    task = Task.launch(command(name, ready), **NOWHERE)
-    tasks.append(task)
-    wait_for(ready)
-    snapshot = dump(task, store)
-    assert len(network_locks() - before) == (name == "tcp-pair")
-    tasks.append(restore(store, snapshot.id, **NOWHERE))
-    works(ready)
-    assert network_locks() == before
-
-
 @pytest.mark.require("all")
 def test_cpus_of_each_thread(store: Store, tmp_path: Path, tasks: list[Task]) -> None:
     """CRIU does not keep them: we do."""

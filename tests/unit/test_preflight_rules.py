@@ -238,6 +238,7 @@ def test_socket_kinds() -> None:
 @pytest.mark.parametrize(
     ("state", "tcp", "code"),
     [
+        (1, "auto", "tcp-outside"),
         (1, "established", "tcp-outside"),
         (1, "close", "tcp-closed"),
         (1, "refuse", "tcp-connected"),
@@ -252,6 +253,78 @@ def test_tcp(state: int, tcp: str, code: str | None) -> None:
     found = with_sockets(one, mine=(7,), fd7="TCP")
     obstacles = find_obstacles(attrs.evolve(found, tcp=tcp))
     assert [each.code for each in obstacles] == ([code] if code else [])
+
+
+def tcp_socket(
+    local: str, remote: str = "", state: int = 1, inode: int = 7, queue: int = 0
+) -> Socket:
+    family = socket.AF_INET6 if local.startswith("[") else socket.AF_INET
+    return Socket(inode, family, 1, socket.IPPROTO_TCP, state, local, remote, queue)
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "library", "found"),
+    [
+        ("10.0.0.1:5", "10.0.0.2:6", "", ["tcp-outside"]),
+        ("10.0.0.1:5", "10.0.0.2:443", "", ["tcp-outside", "tcp-tls"]),
+        ("10.0.0.1:993", "10.0.0.2:5", "", ["tcp-outside", "tcp-tls"]),
+        ("10.0.0.1:5", "10.0.0.2:6", "/usr/lib/libssl.so.3", ["tcp-outside", "tcp-tls"]),
+        ("10.0.0.1:5", "10.0.0.2:6", "/usr/lib/libgnutls.so.30.34.3", ["tcp-outside", "tcp-tls"]),
+        ("10.0.0.1:5", "10.0.0.2:6", "/usr/lib/libsslcommon.txt", ["tcp-outside"]),
+        ("10.0.0.1:5", "10.0.0.1:6", "", ["tcp-host"]),
+        ("127.0.0.1:5", "127.0.0.1:6", "/usr/lib/libssl.so.3", ["tcp-host"]),
+        ("[::ffff:127.0.0.1]:5", "[::ffff:127.0.0.1]:6", "", ["tcp-host"]),
+        ("[2001:db8::1]:5", "[2001:db8::2]:6", "", ["tcp-outside"]),
+    ],
+)
+def test_connections_with_others(local: str, remote: str, library: str, found: list[str]) -> None:
+    one = with_sockets(tcp_socket(local, remote), mine=(7,), fd7="TCP")
+    (owner,) = one.members.values()
+    if library:
+        one = attrs.evolve(
+            one, members={owner.pid: attrs.evolve(owner, mappings=(mapping(library),))}
+        )
+    obstacles = find_obstacles(one)
+    assert [each.code for each in obstacles] == found
+    assert all(local in each.message and each.severity == "warning" for each in obstacles)
+    assert (
+        not library or "tcp-tls" not in found or library.rpartition("/")[2] in obstacles[-1].message
+    )
+
+
+def test_a_connection_within_the_task_in_two_guises() -> None:
+    pair = (
+        tcp_socket("10.0.0.1:5", "10.0.0.1:443"),
+        tcp_socket("[::ffff:10.0.0.1]:443", "[::ffff:10.0.0.1]:5", inode=8),
+    )
+    assert not find_obstacles(with_sockets(*pair, mine=(7, 8), fd7="TCP", fd8="TCPv6"))
+
+
+def test_tls_of_the_kernel() -> None:
+    one = with_sockets(tcp_socket("10.0.0.1:5", "10.0.0.2:6"), mine=(7,), fd7="TCP")
+    (owner,) = one.members.values()
+    one = attrs.evolve(one, members={owner.pid: attrs.evolve(owner, kernel_tls=frozenset([7]))})
+    assert find_obstacles(one)[0].code == "tcp-kernel-tls"
+    closed = find_obstacles(attrs.evolve(one, tcp="close"))
+    assert [each.code for each in closed] == ["tcp-closed"]
+
+
+@pytest.mark.parametrize(
+    ("local", "queue", "tcp", "found"),
+    [
+        ("0.0.0.0:80", 0, "auto", []),
+        ("[::]:80", 0, "auto", []),
+        ("127.0.0.1:80", 0, "auto", []),
+        ("[::1]:80", 0, "auto", []),
+        ("10.0.0.1:80", 0, "close", [("warning", "tcp-server-address")]),
+        ("0.0.0.0:80", 2, "auto", [("lost", "tcp-not-accepted")]),
+        ("0.0.0.0:80", 2, "established", [("fatal", "tcp-not-accepted")]),
+    ],
+)
+def test_servers(local: str, queue: int, tcp: str, found: list[tuple[str, str]]) -> None:
+    one = tcp_socket(local, state=TCP_LISTEN, queue=queue)
+    obstacles = find_obstacles(attrs.evolve(with_sockets(one, mine=(7,), fd7="TCP"), tcp=tcp))
+    assert [(each.severity, each.code) for each in obstacles] == found
 
 
 def test_netlink() -> None:
@@ -391,7 +464,14 @@ def test_every_check_is_a_rule() -> None:
     from snaplib.checkpoint.preflight import checks  # noqa: PLC0415
 
     modules = (
-        *(checks.descriptors, checks.files, checks.mappings, checks.namespaces, checks.pipes),
+        *(
+            checks.connections,
+            checks.descriptors,
+            checks.files,
+            checks.mappings,
+            checks.namespaces,
+            checks.pipes,
+        ),
         *(checks.processes, checks.sockets, checks.terminals),
     )
     made = {getattr(module, name) for module in modules for name in module.__all__}

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from snaplib.checkpoint.describe import cpu_features
-from snaplib.checkpoint.restoring import _check_host
+from snaplib.checkpoint.hostcheck import check_host
 from snaplib.criu import Criu
 from snaplib.errors import RestoreFailed
 from snaplib.store import Store
@@ -38,27 +38,27 @@ def elsewhere(snapshot, **host):
 
 def test_this_machine(snapshot):
     """Where it was taken it can be restored, and so can one that says nothing of the CPU."""
-    _check_host(snapshot, CRIU)
-    _check_host(attrs.evolve(snapshot, host={"arch": platform.machine()}), CRIU)
+    check_host(snapshot, CRIU)
+    check_host(attrs.evolve(snapshot, host={"arch": platform.machine()}), CRIU)
 
 
 def test_another_architecture(snapshot):
     with pytest.raises(RestoreFailed, match="of a pdp11 machine"):
-        _check_host(elsewhere(snapshot, arch="pdp11"), CRIU)
+        check_host(elsewhere(snapshot, arch="pdp11"), CRIU)
 
 
 def test_instructions_that_are_missing(snapshot):
     """Each is named."""
     more = [*snapshot.host["cpu_features"], "avx_future", "sha_future"]
     with pytest.raises(RestoreFailed, match="avx_future, sha_future"):
-        _check_host(elsewhere(snapshot, cpu_features=more), CRIU)
+        check_host(elsewhere(snapshot, cpu_features=more), CRIU)
 
 
 def test_a_newer_criu(snapshot):
     """Images of a newer CRIU may not be understood; a patch release makes no difference."""
-    _check_host(elsewhere(snapshot, criu_version="4.2.9"), CRIU)
+    check_host(elsewhere(snapshot, criu_version="4.2.9"), CRIU)
     with pytest.raises(RestoreFailed, match=r"CRIU 4\.3 and this is 4\.2\.1"):
-        _check_host(elsewhere(snapshot, criu_version="4.3"), CRIU)
+        check_host(elsewhere(snapshot, criu_version="4.3"), CRIU)
 
 
 def test_features_are_those_of_all_cpus(tmp_path):

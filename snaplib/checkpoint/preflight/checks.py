@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from snaplib.checkpoint.preflight import (
+    connections,
     descriptors,
     files,
     mappings,
@@ -39,6 +40,7 @@ __all__ = ["RULES", "find_obstacles", "preflight"]
 
 #: Each looks at one member; a new one belongs here and in the tests against CRIU itself.
 RULES: tuple[Rule, ...] = (
+    connections.check_tcp,
     descriptors.check_anonymous,
     descriptors.check_epolls,
     descriptors.check_namespaces,
@@ -62,9 +64,9 @@ RULES: tuple[Rule, ...] = (
     processes.check_strangers,
     processes.check_stuck,
     processes.check_tracer,
-    sockets.check_internet,
     sockets.check_kinds,
     sockets.check_netlink,
+    sockets.check_udp,
     sockets.check_unix,
     terminals.check_controlling_terminal,
     terminals.check_lone_slaves,
@@ -84,7 +86,7 @@ class _Task(Protocol):
 def preflight(
     task: _Task,
     *,
-    tcp: str = "established",
+    tcp: str = "auto",
     ghost_limit_bytes: int = 1 << 30,
     streams: Collection[str] | None = None,
     procfs: ProcFs | None = None,
@@ -93,7 +95,7 @@ def preflight(
 
     Args:
         task: The task.
-        tcp: What is to become of connections: ``established`` or ``close``.
+        tcp: What is to become of connections: ``auto``, ``established`` or ``close``.
         ghost_limit_bytes: How large a deleted file may be that goes into the snapshot.
         streams: What leads to the task's owner, as CRIU names it: ``pipe:[7]``,
             ``tty[8800:1a]``; by default the streams of the task's session.

@@ -13,7 +13,7 @@ import attrs
 from snaplib.checkpoint.preflight.scene import FileFacts, Member
 from snaplib.kernel.epoll import epoll_watches
 from snaplib.kernel.filesystems import file_system_magic
-from snaplib.kernel.sockets import socket_protocol, udp_is_corked
+from snaplib.kernel.sockets import has_kernel_tls, socket_protocol, tcp_is_kernel_tls, udp_is_corked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,6 +52,7 @@ class MemberReader:
         self._mounts = mounts
         self._internal_dev = internal_dev
         self._same_mounts = same_mounts
+        self._has_kernel_tls = has_kernel_tls(procfs)
         # How often threads had run that were seen in an uninterruptible wait, and when that was.
         self._waiting: dict[tuple[int, int], str] = {}
         self._waiting_since = 0.0
@@ -126,6 +127,11 @@ class MemberReader:
                 fd
                 for fd, name in protocols.items()
                 if name in ("UDP", "UDPv6") and udp_is_corked(pid, fd)
+            ),
+            kernel_tls=frozenset(
+                fd
+                for fd, name in protocols.items()
+                if self._has_kernel_tls and name in ("TCP", "TCPv6") and tcp_is_kernel_tls(pid, fd)
             ),
             mappings=mappings,
             mapped_files=self._mapped_files(pid, mappings),

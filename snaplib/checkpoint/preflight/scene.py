@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from snaplib.kernel.process import ProcessStat, ProcessStatus
     from snaplib.kernel.sockets import Socket
 
-__all__ = ["FileFacts", "Holder", "Member", "Scene", "Stranger", "inode_in"]
+__all__ = ["FileFacts", "Holder", "Member", "Scene", "Stranger", "inode_in", "plain_address"]
 
+_MAPPED = re.compile(r"^\[::ffff:(\d+\.\d+\.\d+\.\d+)\]")
 _BRACKETED = re.compile(r"^[a-z]+:\[(\d+)\]$")
 
 
@@ -71,6 +72,7 @@ class Member:
         sockets: The kernel's name of the protocol of its sockets, by descriptor.
         escaped: By epoll, the descriptors it watches that this process has open no more.
         corked: Descriptors of UDP sockets that gather a datagram.
+        kernel_tls: Descriptors of TCP sockets that the kernel encrypts.
         mappings: Its memory mappings.
         mapped_files: What stat says of mapped files without a name, by start address.
         stuck_in: What it waits for without being interruptible: the number of a system call, or
@@ -87,6 +89,7 @@ class Member:
     sockets: Mapping[int, str] = MappingProxyType({})
     escaped: Mapping[int, tuple[int, ...]] = MappingProxyType({})
     corked: frozenset[int] = frozenset()
+    kernel_tls: frozenset[int] = frozenset()
     mappings: tuple[MemoryMapping, ...] = ()
     mapped_files: Mapping[int, FileFacts] = MappingProxyType({})
     stuck_in: int | None = None
@@ -180,7 +183,7 @@ class Scene:
         message_queues: System V message queues that members have used: id and pid of the member.
         streams: What is known to lead to the task's owner, such as ``pipe:[7]`` and
             ``tty[8800:1a]``.
-        tcp: What becomes of connections: ``established`` or ``close``.
+        tcp: What becomes of connections: ``auto``, ``established`` or ``close``.
         ghost_limit_bytes: How large a deleted file may be.
         internal_dev: Device of the kernel's own tmpfs, on which memfds are.
     """
@@ -198,7 +201,7 @@ class Scene:
     strangers: tuple[Stranger, ...] = ()
     message_queues: tuple[tuple[int, int], ...] = ()
     streams: frozenset[str] = frozenset()
-    tcp: str = "established"
+    tcp: str = "auto"
     ghost_limit_bytes: int = 1 << 30
     internal_dev: int = -1
 
@@ -231,9 +234,9 @@ class Scene:
 
     @functools.cached_property
     def connections(self) -> frozenset[tuple[str, str]]:
-        """Own and remote address of each connection that members have."""
+        """Own and remote address of each connection that members have, of IPv4 where they are so in disguise."""
         return frozenset(
-            (one.local, one.remote)
+            (plain_address(one.local), plain_address(one.remote))
             for member in self.members.values()
             for _, one in self.sockets_of(member)
             if one.remote
@@ -250,6 +253,11 @@ class Scene:
         if pid in self.members:
             return self.members[pid].name
         return f"pid {pid} ({self.names[pid]})" if pid in self.names else f"pid {pid}"
+
+
+def plain_address(text: str) -> str:
+    """Return an address and port, of IPv4 where it is so in the guise of IPv6 (``[::ffff:10.0.0.1]:80``)."""
+    return _MAPPED.sub(r"\1", text)
 
 
 def inode_in(target: str, kind: str) -> int | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from snaplib.checkpoint.preflight.scene import Member, Scene
     from snaplib.kernel.sockets import Socket
 
-__all__ = ["check_internet", "check_kinds", "check_netlink", "check_unix", "outside_inodes"]
+__all__ = ["check_kinds", "check_netlink", "check_udp", "check_unix", "outside_inodes"]
 
 _UNIX_NAMES = frozenset({"UNIX", "UNIX-STREAM"})
 _KNOWN_NAMES = _UNIX_NAMES | {
@@ -25,11 +25,6 @@ _KNOWN_NAMES = _UNIX_NAMES | {
     *("NETLINK", "PACKET"),
 }
 _MPTCP_NAMES = frozenset({"MPTCP", "MPTCPv6"})
-
-#: States of net/tcp_states.h that CRIU dumps: established, both FIN waits, close, close wait, last
-#: ACK, listen, closing. A connection still being made (SYN sent) is made anew by the restore.
-_TCP_DUMPABLE = frozenset({1, 2, 4, 5, 7, 8, 9, 10, 11})
-_TCP_CONNECTED = _TCP_DUMPABLE - {7, TCP_LISTEN}
 
 _BOTH_WAYS_SHUT = 3
 
@@ -82,8 +77,8 @@ def check_kinds(member: Member, scene: Scene) -> Iterator[Obstacle]:
             )
 
 
-def check_internet(member: Member, scene: Scene) -> Iterator[Obstacle]:
-    """Find TCP and UDP sockets that cannot be dumped, or lose something."""
+def check_udp(member: Member, scene: Scene) -> Iterator[Obstacle]:
+    """Find UDP sockets that cannot be dumped, or lose something."""
     for descriptor in sorted(member.corked):
         yield _fatal(
             member,
@@ -93,9 +88,7 @@ def check_internet(member: Member, scene: Scene) -> Iterator[Obstacle]:
             "let the program send what it has gathered, and dump again",
         )
     for fd, one in scene.sockets_of(member):
-        if one.protocol == socket.IPPROTO_TCP and one.family in (socket.AF_INET, socket.AF_INET6):
-            yield from _check_tcp(member, fd, one, scene)
-        elif one.protocol == socket.IPPROTO_UDP and one.receive_queue:
+        if one.protocol == socket.IPPROTO_UDP and one.receive_queue:
             yield member.obstacle(
                 "lost",
                 "udp-unread",
@@ -158,52 +151,6 @@ def check_unix(member: Member, scene: Scene) -> Iterator[Obstacle]:
             and one.shutdown != _BOTH_WAYS_SHUT
         ):
             yield from _check_waiting(member, fd, one, scene, waits_at.get(one.inode))
-
-
-def _check_tcp(member: Member, fd: int, one: Socket, scene: Scene) -> Iterator[Obstacle]:
-    if one.state not in _TCP_DUMPABLE:
-        yield _fatal(
-            member,
-            fd,
-            "tcp-state",
-            f"the connection {one.local} to {one.remote} is just being made or ended",
-            "wait a moment and dump again",
-        )
-    elif one.state == TCP_LISTEN:
-        if one.receive_queue:
-            yield _fatal(
-                member,
-                fd,
-                "tcp-not-accepted",
-                f"the server {one.local} has {one.receive_queue} connection(s) to accept",
-                "let the program accept them, and dump again",
-            )
-    elif one.state in _TCP_CONNECTED:
-        if scene.tcp == "close":
-            yield member.obstacle(
-                "lost",
-                "tcp-closed",
-                f"fd {fd}",
-                f"the connection {one.local} to {one.remote} is closed after a restore",
-                "none is needed if the program connects again; else keep it with --tcp established",
-            )
-        elif scene.tcp != "established":
-            yield _fatal(
-                member,
-                fd,
-                "tcp-connected",
-                f"the connection {one.local} to {one.remote}",
-                "say what becomes of it with --tcp established or --tcp close",
-            )
-        elif (one.remote, one.local) not in scene.connections:
-            yield member.obstacle(
-                "warning",
-                "tcp-outside",
-                f"fd {fd}",
-                f"the connection {one.local} to {one.remote} lives on only where the restored task"
-                " has the same address, and the peer has not given up",
-                "have the program connect again when it is reset, or use --tcp close",
-            )
 
 
 def _check_waiting(

@@ -351,7 +351,7 @@ def test_a_connection_to_somebody_outside(start) -> None:
         port = server.getsockname()[1]
         workload = start("tcp-client", str(port))
         (found,) = workload.preflight()
-        assert (found.code, found.severity) == ("tcp-outside", "warning")
+        assert (found.code, found.severity) == ("tcp-host", "warning")
         assert f"127.0.0.1:{port}" in found.message
 
 
@@ -368,7 +368,7 @@ def test_a_connection_that_is_being_made(start, judge) -> None:
                 break
         workload = start("connecting", str(server.getsockname()[1]))
         (found,) = workload.preflight()
-        assert (found.code, found.severity) == ("tcp-outside", "warning")
+        assert (found.code, found.severity) == ("tcp-host", "warning")
         assert not judge.dump(workload.pid)
         workload.kill()
         assert not judge.restore()
