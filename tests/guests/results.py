@@ -26,7 +26,7 @@ class Record:
 
     Attributes:
         outcome: ``passed``, ``failed``, ``skipped``, or ``not run``: the guest ended before.
-        why: Why it was skipped.
+        why: Why it was skipped, or failed.
         duration_s: How long it took.
     """
 
@@ -88,7 +88,8 @@ def readable(line: str) -> str:
         return line
     told = json.loads(line.removeprefix(MARK))
     if "test" in told:
-        return f"{told['outcome']} {told['duration_s']:6.1f} s  {told['test']}"
+        why = f"\n{told['why']}" if told["outcome"] == "failed" else ""
+        return f"{told['outcome']} {told['duration_s']:6.1f} s  {told['test']}{why}"
     return f"{len(told['collected'])} tests"
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pytest
 
 
+#: So much is told of a failure: its end, where the error is.
+_MOST_CHARACTERS = 4000
+
+
 class Telling:
     """Says in the output what is going to be run, and how each test went.
 
@@ -41,6 +45,8 @@ class Telling:
         why = ""
         if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
             why = str(report.longrepr[2]).removeprefix("Skipped: ")
+        elif report.failed:
+            why = report.longreprtext[-_MOST_CHARACTERS:]
         duration_s = round(report.duration, 1)
         self._tell(test=report.nodeid, outcome=report.outcome, why=why, duration_s=duration_s)
 
