@@ -251,7 +251,14 @@ def _prove(criu: Criu, track: _Track, environment: Mapping[str, str]) -> str:
         process.stdin.flush()
         (new,) = _numbers(process.stdout.readline(), 1)
         received, changed = _dump(criu, environment, process.pid, before)
-    _judge(received, changed, armed=armed, copied=copied, new=new)
+        scan = tracker.scan(rearm=False)
+        dirty = {
+            page
+            for found in scan.processes
+            for run in found.dirty
+            for page in _addresses(int(run["start"]), int(run["pages"]))
+        }
+    _judge(received, changed, dirty, armed=armed, copied=copied, new=new)
     return f"{len(received.left_out)} pages left out, {len(received.came)} sent"
 
 
@@ -341,8 +348,25 @@ def _request(messages: Any, images: Path, pid: int, page_fd: int) -> Any:
     return request
 
 
-def _judge(received: _Received, changed: list[int], *, armed: int, copied: int, new: int) -> None:
-    """Raise what speaks against it."""
+def _judge(
+    received: _Received,
+    changed: list[int],
+    dirty: set[int],
+    *,
+    armed: int,
+    copied: int,
+    new: int,
+) -> None:
+    """Raise what speaks against it.
+
+    Args:
+        received: What the dump sent, and left out.
+        changed: What it left out though it had changed.
+        dirty: What has changed by the word of our own tracker.
+        armed: Address of memory that was written in part.
+        copied: Address of memory of a file that was dropped in part.
+        new: Address of memory that nobody watched.
+    """
     if changed:
         raise ShimUnusable(
             f"of {len(received.left_out)} pages that a trial dump left out {len(changed)} had changed"
@@ -356,4 +380,7 @@ def _judge(received: _Received, changed: list[int], *, armed: int, copied: int, 
         raise ShimUnusable("pages of a file that had been dropped were left out of a trial dump")
     needless = received.came.intersection(_addresses(armed, 64)) - written
     if len(needless) > _SPURIOUS_PAGES:
-        raise ShimUnusable(f"{len(needless)} pages that had not changed were sent in a trial dump")
+        raise ShimUnusable(
+            f"{len(needless)} pages that had not changed were sent in a trial dump; the tracker took"
+            f" {len(needless & dirty)} of them for changed"
+        )
