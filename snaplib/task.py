@@ -420,10 +420,10 @@ def default_key(command: Sequence[str], cwd: str | os.PathLike[str]) -> str:
         command: The command and its arguments.
         cwd: The folder it runs in.
     """
-    import hashlib  # noqa: PLC0415  OpenSSL is 3 MB, which a watcher must not hold
+    import blake3  # noqa: PLC0415  most that watch a task need no key; hashlib would bring OpenSSL, 3 MB
 
     words = "\0".join([os.fspath(cwd), *command])
-    digest = hashlib.sha256(words.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = blake3.blake3(words.encode("utf-8", "surrogateescape")).hexdigest()
     name = os.path.basename(command[0]) if command else "task"  # noqa: PTH119 - no need for a Path
     return f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in name)[:40]}-{digest[:12]}"
 

@@ -9,7 +9,6 @@ of those, and of CRIU without the library.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
+import blake3
 
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.pageserver import PageServer
@@ -137,7 +137,7 @@ def _trust(criu: Criu, shim: Shim | None) -> None:
 @cache
 def _problem(criu: Criu, shim: Shim | None, pair: str) -> str:
     """Return what is wrong; empty if nothing is."""
-    name = hashlib.blake2b(pair.encode(), digest_size=10).hexdigest()
+    name = blake3.blake3(pair.encode()).hexdigest(10)
     remembered: Path | None = None
     with contextlib.suppress(SnaplibError):
         remembered = cache_dir("criu") / f"proven-{name}"

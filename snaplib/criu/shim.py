@@ -7,7 +7,6 @@ asks as the library expects is not known before it has been tried: use `snaplib.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -17,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import attrs
+import blake3
 
 from snaplib.criu.binary import Criu
 from snaplib.errors import ShimUnusable, UsageError
@@ -86,7 +86,7 @@ def prepare_shim(criu: Criu) -> Shim:
 def _digest() -> str:
     told = "\0".join((*_OPTIONS, platform.machine()))
     try:
-        return hashlib.blake2b(_SOURCE.read_bytes() + told.encode(), digest_size=10).hexdigest()
+        return blake3.blake3(_SOURCE.read_bytes() + told.encode()).hexdigest(10)
     except OSError as error:
         raise ShimUnusable(
             f"the source of the preload library is missing: {error}", hint="install snaplib again"

@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.arrays import quantile
 from snaplib.forecasting.pipeline import WORTH, Flow, Pipeline
 from snaplib.forecasting.regression import Regression
 from snaplib.forecasting.work import DumpRecord, Phases, Work
@@ -95,7 +96,7 @@ class DurationModel:
             weights: How much each of ``records`` counts.
         """
         ratios = [one.work.ratio for one in records if one.work.ratio is not None]
-        ratio = float(np.median(ratios)) if ratios else _RATIO
+        ratio = quantile(ratios, 0.5) if ratios else _RATIO
         sampled = _sampled_bytes_s(records)
         pipeline, total = _total(_speeds(records, sampled), records, ratio, sampled, weights)
         local = [*elsewhere, *records]
@@ -166,7 +167,7 @@ def _sampled_bytes_s(records: Sequence[DumpRecord]) -> float:
         for one in records
         if one.work.codec_bytes_s and one.rates.codec_bytes_s and _tells_of_speed(one)
     ]
-    return float(np.median(speeds)) if speeds else _SAMPLED_BYTES_S
+    return quantile(speeds, 0.5) if speeds else _SAMPLED_BYTES_S
 
 
 def _tells_of_speed(record: DumpRecord) -> bool:
@@ -243,9 +244,9 @@ def _speeds(records: Sequence[DumpRecord], sampled_bytes_s: float) -> Pipeline:
     ]
     return Pipeline(
         # Many were held up by what comes behind; the quicker ones show what receiving takes.
-        float(np.clip(np.quantile(memory, 0.95), 1e8, 1e10)) if memory else _MEMORY_BYTES_S,
-        float(np.median(codec)) if codec else _CODEC_BYTES_S,
-        float(np.quantile(store, 0.5)) if store else _STORE_BYTES_S,
+        float(np.clip(quantile(memory, 0.95), 1e8, 1e10)) if memory else _MEMORY_BYTES_S,
+        quantile(codec, 0.5) if codec else _CODEC_BYTES_S,
+        quantile(store, 0.5) if store else _STORE_BYTES_S,
         _held_up_s(large),
     )
 
@@ -267,4 +268,4 @@ def _held_up_s(records: Sequence[DumpRecord]) -> float:
         found.append(max(took_s - busy_s, 0.0) / sent)
     if len(found) < _FEW:
         return _HELD_UP_S
-    return min(float(np.median(found)), _MOST_HELD_UP_S)
+    return min(quantile(found, 0.5), _MOST_HELD_UP_S)

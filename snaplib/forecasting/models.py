@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.arrays import distinct, quantile
 from snaplib.forecasting.durations import DurationModel
 from snaplib.forecasting.interval import Interval
 from snaplib.forecasting.spread import Spread
@@ -149,7 +150,7 @@ def _held_out(
     else:
         groups = np.arange(len(mine)) * 5 // max(len(mine), 1)
     found: dict[int, tuple[DumpRecord, Phases, float]] = {}
-    for group in np.unique(groups):
+    for group in distinct(groups):
         rest = np.flatnonzero(groups != group).tolist()
         model = DurationModel.fit([mine[at] for at in rest], others, weights[rest])
         for at in np.flatnonzero(groups == group).tolist():
@@ -164,7 +165,7 @@ def _duration_errors(held_out: Sequence[tuple[DumpRecord, Phases, float]]) -> Fl
     errors = np.array([_log(one.phases.total_s, phases.total_s) for one, phases, _ in held_out])
     if not errors.size:
         return errors
-    middle = float(np.median(errors))
+    middle = quantile(errors, 0.5)
     scatters = np.array([normaliser(phases.total_s) for _, phases, _ in held_out])
     return np.asarray(middle + (errors - middle) / scatters, np.float64)
 
@@ -187,8 +188,8 @@ def _bandwidth(records: Sequence[DumpRecord], durations: DurationModel) -> Inter
     known = durations.pipeline.store_bytes_s
     if len(measured) < 3:
         return Interval(known / 3, known, known * 3)
-    low, middle, high = np.quantile(measured, [0.025, 0.5, 0.975])
-    return Interval(float(low), float(middle), float(high))
+    low, middle, high = (quantile(measured, share) for share in (0.025, 0.5, 0.975))
+    return Interval(low, middle, high)
 
 
 def _notes(count: int, calibrated: int, foreign: int, elsewhere: int) -> tuple[str, ...]:

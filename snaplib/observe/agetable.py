@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.arrays import distinct
 from snaplib.observe.ages import PageAges
 
 __all__ = ["AgeTable"]
@@ -156,7 +157,7 @@ class _ProcessTable:
     def write(self, pages: IntArray, epoch: int) -> npt.NDArray[np.uint16]:
         """Set the epoch of ascending page numbers; return what it was."""
         groups = pages >> _GROUP_BITS
-        self._add(np.unique(groups))
+        self._add(distinct(groups))
         rows = self._row_of[np.searchsorted(self.groups, groups)]
         flat = self.rows.reshape(-1)
         at = rows * _GROUP_PAGES + (pages & (_GROUP_PAGES - 1))

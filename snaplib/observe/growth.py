@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 
-import numpy as np
+from snaplib.arrays import quantile
 
 __all__ = ["Growth"]
 
@@ -36,4 +36,4 @@ class Growth:
             for (then_s, size_then), (now_s, size) in itertools.pairwise(self._looks)
             if now_s > then_s
         ]
-        return float(np.median(rates)) if rates else None
+        return quantile(rates, 0.5) if rates else None

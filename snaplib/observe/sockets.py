@@ -143,7 +143,7 @@ class SocketTable(Sequence[OpenSocket]):
     def by_state(self) -> dict[str, int]:
         """Return how many TCP sockets there are in each state that there is."""
         tcp = self.array[self.array["protocol"] == socket.IPPROTO_TCP]
-        tcp = tcp[np.isin(tcp["family"], (socket.AF_INET, socket.AF_INET6))]
+        tcp = tcp[(tcp["family"] == socket.AF_INET) | (tcp["family"] == socket.AF_INET6)]
         numbers, counts = np.unique(tcp["state"], return_counts=True)
         return {
             state_name(number): count

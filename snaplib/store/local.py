@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +92,7 @@ class LocalBackend:
                 pass
 
     def _put_once(self, path: Path, data: bytes) -> bool:
-        temporary = self._root / _TEMPORARY / secrets.token_hex(8)
+        temporary = self._root / _TEMPORARY / os.urandom(8).hex()
         fd = create_file(temporary)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -239,6 +238,6 @@ class LocalHold:
 
 def _rename_dead(path: Path) -> Path:
     """Move a folder to a name that nobody looks at, so that it goes all at once."""
-    dead = path.with_name(f"{_DEAD_PREFIX}{secrets.token_hex(8)}")
+    dead = path.with_name(f"{_DEAD_PREFIX}{os.urandom(8).hex()}")
     path.rename(dead)
     return dead

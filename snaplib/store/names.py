@@ -9,7 +9,7 @@ goes on is behind that of the machine that was taken away.
 from __future__ import annotations
 
 import datetime as dt
-import secrets
+import os
 import urllib.parse
 
 import blake3
@@ -63,7 +63,7 @@ def new_id(now: dt.datetime, after: str | None = None) -> str:
     now = now.astimezone(dt.UTC)
     if after is not None:
         now = max(now, time_of(after) + dt.timedelta(microseconds=1))
-    return f"{now.strftime(_TIME_FORMAT)}-{secrets.token_hex(3)}"
+    return f"{now.strftime(_TIME_FORMAT)}-{os.urandom(3).hex()}"
 
 
 def time_of(snapshot_id: str) -> dt.datetime:

@@ -278,7 +278,11 @@ class PageLogWriter:
         """Return the numbers of the pages that are in some segments."""
         self.drain()
         frames = self._frames.frames()
-        chosen = np.isin(frames["segment"], segments) & (frames["stored_bytes"] > 0)
+        # A table, for numpy.isin brings numpy.ma.
+        numbers = frames["segment"].astype(np.int64)
+        wanted = np.zeros(1 + max(int(numbers.max(initial=-1)), *segments, -1), np.bool_)
+        wanted[np.asarray(segments, np.int64)] = True
+        chosen = wanted[numbers] & (frames["stored_bytes"] > 0)
         with self._lock:
             places = self._places
         inside = chosen[frame_of(places.places)]

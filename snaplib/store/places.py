@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.arrays import distinct
 from snaplib.store.runs import RunSet
 
 __all__ = ["PLACE_SHIFT", "Places", "frame_of"]
@@ -69,7 +70,7 @@ class Places:
     @classmethod
     def _last_wins(cls, low: Numbers, high: Numbers, place: Numbers) -> Places:
         """Cut runs at each other's bounds, and of each piece that several have keep the last."""
-        bounds = np.unique(np.concatenate((low, high)))
+        bounds = distinct(np.concatenate((low, high)))
         first = np.searchsorted(bounds, low)
         run, step = _counted(np.searchsorted(bounds, high) - first)
         piece = first[run] + step

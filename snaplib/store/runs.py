@@ -12,6 +12,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.arrays import distinct
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -122,7 +124,7 @@ class RunSet:
         rule: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_]], npt.NDArray[np.bool_]],
     ) -> RunSet:
         # Between two neighbouring borders all pages are alike: ask about the first of each.
-        borders = np.unique(_joined((self.begins, self.ends, other.begins, other.ends)))
+        borders = distinct(_joined((self.begins, self.ends, other.begins, other.ends)))
         if len(borders) < 2:
             return RunSet(borders[:0], borders[:0])
         low, high = borders[:-1], borders[1:]

@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from snaplib import __version__
+from snaplib.arrays import distinct
 from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, UsageError
 from snaplib.store import archive, names
 from snaplib.store.codec import ZERO
@@ -345,7 +346,7 @@ class SnapshotWriter:
         index = self.pages.finish()
         frames = index.frames
         stored = frames["codec"] != ZERO
-        used = np.unique(frames["segment"][stored])
+        used = distinct(frames["segment"][stored])
         frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
         self._waiting.append(self._aside.submit(self._segments.commit, used.tolist()))
         everything = self._all_segments()
@@ -423,7 +424,7 @@ class SnapshotWriter:
         content = attrs.evolve(content, places=places).compacted()
         frames = content.frames
         stored = frames["codec"] != ZERO
-        used = np.unique(frames["segment"][stored])
+        used = distinct(frames["segment"][stored])
         frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
         everything = self._all_segments()
         return Parent(self.id, content, tuple(everything[number] for number in used.tolist()))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import blake3
 
 from snaplib.errors import UsageError
 from snaplib.store import Store
@@ -65,4 +65,4 @@ class Settings:
     def session_name(self) -> str:
         """The name of the session of this key and store."""
         named = f"{self.store.url}\0{self.key}".encode("utf-8", "surrogateescape")
-        return f"run-{hashlib.sha256(named).hexdigest()[:24]}"
+        return f"run-{blake3.blake3(named).hexdigest(12)}"

@@ -11,6 +11,7 @@ from typing import Any
 from snaplib.checkpoint import Deadline
 from snaplib.errors import CannotDump, SnaplibError
 from snaplib.forecasting import StrategyForecast
+from snaplib.kernel.memory import trim_heap
 from snaplib.node import resident_bytes
 from snaplib.store import PAGE_BYTES, Snapshot
 from snaplib.supervise.activity import Activity
@@ -144,6 +145,9 @@ class WarmSaver:
         self._last = done
         is_first = not self._is_complete and not done.left_pages
         self._is_complete = self._is_complete or is_first
+        if is_first:
+            # From now on little is done, and what was needed to begin with is not.
+            trim_heap()
         return {**_figures(done), "first": is_first, "needed": needed}
 
     def snapshot(self, deadline: Deadline) -> Snapshot:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from snaplib.arrays import distinct
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -71,7 +73,7 @@ def _ends(runs: RunArray) -> npt.NDArray[np.uint64]:
 
 def _without_overlap(runs: RunArray, ends: npt.NDArray[np.uint64]) -> RunArray:
     """Cut runs at each other's bounds; of each piece that several have, keep the first."""
-    bounds = np.unique(np.concatenate((runs["start"], ends)))
+    bounds = distinct(np.concatenate((runs["start"], ends)))
     first = np.searchsorted(bounds, runs["start"])
     count = np.searchsorted(bounds, ends) - first
     # Numbers of the pieces of each run, one after another: first, first + 1, ...

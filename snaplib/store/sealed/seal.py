@@ -8,9 +8,7 @@ is authenticated with it says which piece of the object it is.
 
 from __future__ import annotations
 
-import hmac
 import os
-import secrets
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import EncryptionKeyError, NotAStore, SnapshotDamaged
@@ -54,7 +52,7 @@ class Seal:
     @classmethod
     def new(cls, key: bytes) -> Seal:
         """Return the keys of a new store."""
-        return cls(key, secrets.token_bytes(_SALT_BYTES))
+        return cls(key, os.urandom(_SALT_BYTES))
 
     def to_json(self) -> dict[str, Any]:
         """Return what the store's mark says of it; no secret."""
@@ -78,6 +76,8 @@ class Seal:
         except (TypeError, KeyError, ValueError) as error:
             raise NotAStore(f"{url}: the mark is not what snaplib writes") from error
         seal = cls(key, salt)
+        import hmac  # noqa: PLC0415  late like the ciphers
+
         if cipher != _CIPHER or not hmac.compare_digest(seal.to_json()["check"], str(check)):
             raise EncryptionKeyError(
                 f"the encryption key given is not the one of {url}",
@@ -89,7 +89,7 @@ class Seal:
         """Return the name that an object has in the store; one that is that already stays."""
         parts = name.split("/")
         if parts[0] in _KEYED and len(parts) > 1 and not parts[1].startswith(_HIDDEN):
-            digest = hmac.digest(self._names, parts[1].encode(), "sha256")
+            digest = _hmac(self._names, parts[1])
             parts[1] = f"{_HIDDEN}{digest[:20].hex()}"
         return "/".join(parts)
 
@@ -99,7 +99,7 @@ class Seal:
         Args:
             name: Its name in the store.
         """
-        return ObjectSeal(name, hmac.digest(self._objects, name.encode(), "sha256"))
+        return ObjectSeal(name, _hmac(self._objects, name))
 
 
 class ObjectSeal:
@@ -146,3 +146,9 @@ class ObjectSeal:
             raise SnapshotDamaged(
                 f"{self._name}: a piece of it is not what was encrypted"
             ) from error
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    import hmac  # noqa: PLC0415  it brings OpenSSL, 3 MB, which stores that are not encrypted do without
+
+    return hmac.digest(key, text.encode(), "sha256")
