@@ -44,13 +44,15 @@ _ENDLESS = 2
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("--programs", default="zstd,gcc,xz,redis", help="with commas between")
+    parser.add_argument(
+        "--programs", default="bwa,samtools-sort,xz,zstd,gcc,redis", help="with commas between"
+    )
     parser.add_argument("--window", type=float, default=10.0, help="seconds")
     parser.add_argument(
         "--age", type=float, default=20.0, help="of the task at the notice, seconds"
     )
     parser.add_argument(
-        "--factor", type=float, default=1.3, help="how many windows a full dump would take"
+        "--factor", type=float, default=1.6, help="how many windows a full dump would take"
     )
     parser.add_argument("--rounds", type=int, default=1, help="runs of each strategy and program")
     parser.add_argument("--dir", default="/var/tmp", help="a folder on the disk to write to")
