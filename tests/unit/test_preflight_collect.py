@@ -12,7 +12,8 @@ import pytest
 from snaplib.checkpoint.preflight import preflight
 from snaplib.errors import TaskEnded
 from snaplib.kernel.filesystems import file_system_magic
-from snaplib.kernel.sockets import TCP_LISTEN, list_sockets, socket_protocol
+from snaplib.kernel.socketoptions import socket_protocol
+from snaplib.kernel.sockets import TCP_LISTEN, list_sockets
 from snaplib.testing.procfs import FakeDescriptor, FakeProc
 
 if TYPE_CHECKING:

@@ -13,7 +13,12 @@ import attrs
 from snaplib.checkpoint.preflight.scene import FileFacts, Member
 from snaplib.kernel.epoll import epoll_watches
 from snaplib.kernel.filesystems import file_system_magic
-from snaplib.kernel.sockets import has_kernel_tls, socket_protocol, tcp_is_kernel_tls, udp_is_corked
+from snaplib.kernel.socketoptions import (
+    has_kernel_tls,
+    socket_protocol,
+    tcp_is_kernel_tls,
+    udp_is_corked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
