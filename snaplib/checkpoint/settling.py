@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,10 @@ from snaplib.checkpoint.connections import Fate, decide
 from snaplib.checkpoint.netlock import lock_again, unlock
 from snaplib.checkpoint.network import Network
 from snaplib.criu import Criu
-from snaplib.criu.connections import place_connections, read_connections
+from snaplib.criu.connections import Endpoint, place_connections, read_connections
 from snaplib.errors import SnapshotDamaged
+from snaplib.kernel.interfaces import is_local
+from snaplib.kernel.repair import connection_error
 from snaplib.store import Snapshot
 
 __all__ = ["are_closed", "locked_connections", "settle_connections"]
@@ -36,7 +40,8 @@ def locked_connections(snapshot: Snapshot, tcp: str) -> Iterator[None]:
     if tcp == "close" or network is None or not network.lock or not network.outside:
         yield
         return
-    made = lock_again(network.lock, network.outside)
+    ends = [one for one in network.outside if not _is_taken(*one)]
+    made = bool(ends) and lock_again(network.lock, ends)
     try:
         yield
     except BaseException:
@@ -44,6 +49,15 @@ def locked_connections(snapshot: Snapshot, tcp: str) -> Iterator[None]:
         if made:
             unlock(network.lock)
         raise
+
+
+def _is_taken(mine: Endpoint, other: Endpoint) -> bool:
+    """Whether somebody here has the connection, such as the task itself, which ran on after it was saved."""
+    if not is_local(mine.address):
+        return False
+    family = socket.AF_INET6 if ":" in mine.address else socket.AF_INET
+    error = connection_error(family, mine.pair, other.pair)
+    return error is not None and error.errno == errno.EADDRNOTAVAIL
 
 
 def settle_connections(criu: Criu, snapshot: Snapshot, images: Path, tcp: str) -> list[Fate]:

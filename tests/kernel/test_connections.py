@@ -348,7 +348,9 @@ def test_a_connection_that_another_has(host: Host, hub: Host, puppet: Puppet) ->
     with listen(hub) as listener, puppet.connect(PEER, listener) as peer:
         snapshot = puppet.dump(host, leave_running=True)
         assert not host.locks()
-        puppet.restore(host, snapshot)
+        seen: list[list[str]] = []
+        puppet.restore(host, snapshot, progress=lambda _stage, _bytes: seen.append(host.locks()))
+        assert not any(seen)
         assert puppet.outcomes() == [("elsewhere", "reset")]
         # Only one of them can be asked.
         end(puppet.tasks.pop())
