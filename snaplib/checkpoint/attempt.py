@@ -14,38 +14,27 @@ from typing import Any
 
 import attrs
 
-from snaplib.checkpoint.describe import describe_host, describe_task
 from snaplib.checkpoint.diagnosis import dump_failure
 from snaplib.checkpoint.dumprequest import dump_request, is_no_image
 from snaplib.checkpoint.ending import finish_end
-from snaplib.checkpoint.filekeeper import FilesBefore, keep_files
+from snaplib.checkpoint.findings import Findings
 from snaplib.checkpoint.images import write_empty_images
 from snaplib.checkpoint.netlock import (
     limit_lock,
-    lock_name,
-    locked_connections,
     remove_empty_lock,
     remove_old_locks,
 )
-from snaplib.checkpoint.network import Network
 from snaplib.checkpoint.noting import promise_json
 from snaplib.checkpoint.order import DumpOrder
 from snaplib.checkpoint.pageserver import PageServer
-from snaplib.checkpoint.streams import write_streams
 from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.checkpoint.watchdog import Watchdog
-from snaplib.checkpoint.written import WrittenFile, written_files
 from snaplib.criu import CriuError, Notification, Swrk
-from snaplib.criu.connections import Connection
 from snaplib.errors import SnaplibError, StoreError, TaskEnded
 from snaplib.store import Snapshot, SnapshotWriter
-from snaplib.task import Member
 
 __all__ = ["Attempt"]
 
-#: How much of the deadline the standard streams' readers get to take what is under way.
-_DRAIN_SHARE = 0.1
-_DRAIN_MAX_S = 5.0
 #: How long CRIU may take to end once it has answered.
 _CRIU_END_S = 30.0
 
@@ -70,15 +59,10 @@ class Attempt:
 
     _started: float = attrs.field(factory=time.monotonic, init=False)
     _frozen_at: float | None = attrs.field(default=None, init=False)
-    _description: dict[str, Any] = attrs.field(factory=dict, init=False)
-    _files_before: FilesBefore = attrs.field(factory=FilesBefore, init=False)
-    _kept_files: dict[str, Any] = attrs.field(factory=dict, init=False)
-    _members: tuple[Member, ...] = attrs.field(default=(), init=False)
-    _connections: tuple[Connection, ...] = attrs.field(default=(), init=False)
-    _written: list[WrittenFile] = attrs.field(factory=list, init=False)
     _is_shell_job: bool = attrs.field(default=False, init=False)
     _agreed: bool = attrs.field(default=False, init=False)
     _snapshot: Snapshot | None = attrs.field(default=None, init=False)
+    _findings: Findings = attrs.field(init=False)
     _server: PageServer = attrs.field(init=False)
     _swrk: Swrk = attrs.field(init=False)
     _watchdog: Watchdog = attrs.field(init=False)
@@ -111,8 +95,7 @@ class Attempt:
             stack.callback(self._server.close)
             self._server.start()
             page_fd = self._server.criu_end.fileno()
-            if order.files == "capture" or order.capture:
-                self._files_before = FilesBefore.claimed(order.store, self.writer)
+            self._findings = Findings.begin(order, self.writer)
             enter = session.enter_prefix() if session else []
             self._swrk = Swrk(
                 order.criu,
@@ -143,7 +126,7 @@ class Attempt:
             if order.leave_running:
                 self._commit()
             else:
-                if not self._connections:
+                if not self._findings.connections:
                     remove_empty_lock(self.images)
                 remove_old_locks()
 
@@ -162,7 +145,7 @@ class Attempt:
         if not self._agreed:
             return False
         self._swrk.finish(_CRIU_END_S)
-        return finish_end(self.order.task, self._members)
+        return finish_end(self.order.task, self._findings.members)
 
     def _converse(self, page_fd: int) -> None:
         """Let CRIU work; turn what goes wrong into an error that says why."""
@@ -198,14 +181,7 @@ class Attempt:
         order.progress("frozen", 0)
         if self.tracked:
             self.tracked.frozen()
-        self._members = order.task.members()
-        self._description = {
-            "task": describe_task(order.task),
-            "host": describe_host(order.criu),
-        }
-        if order.stand_in:
-            pids = [member.pid for member in self._members]
-            self._written = written_files(order.task.procfs, pids)
+        self._findings.when_frozen()
 
     def _when_complete(self) -> None:
         """The images are complete and the tasks frozen: take the streams' state, and commit if this is the end."""
@@ -218,21 +194,10 @@ class Attempt:
         order.stopwatch.received_s = time.monotonic()
         order.stopwatch.receiving_s = self._server.receiving_s
         order.progress("dumped", self._server.page_bytes)
-        if session:
-            drain_s = min(_DRAIN_MAX_S, order.deadline.seconds * _DRAIN_SHARE)
-            backlog, streams = session.drain(drain_s)
-            self._description["streams"] = write_streams(self.writer, backlog, streams)
-        self._kept_files = keep_files(
-            self.writer,
-            [member.pid for member in self._members],
-            order.files,
-            named=order.capture,
-            before=self._files_before,
-        )
-        self._connections = locked_connections(order.criu, self.images)
+        self._findings.when_complete(self.images)
         if not order.leave_running:
-            if self._connections:
-                limit_lock(self.images, self._connections)
+            if self._findings.connections:
+                limit_lock(self.images, self._findings.connections)
             self._commit()
             if session:
                 assert self._snapshot is not None
@@ -246,7 +211,7 @@ class Attempt:
         now = time.monotonic()
         frozen_at = self._frozen_at if self._frozen_at is not None else now
         self._snapshot = self.writer.commit(
-            **self._description,
+            **self._findings.description,
             extra=self._extra(),
             timings={
                 "before_freeze_s": frozen_at - self._started,
@@ -260,22 +225,14 @@ class Attempt:
         self.order.progress("committed", self._server.page_bytes)
 
     def _extra(self) -> dict[str, Any]:
-        extra: dict[str, Any] = {"shell_job": self._is_shell_job, "tcp": self.order.tcp}
-        if self._connections:
-            network = Network.here(self._connections, lock_name(self.images) or "")
-            extra["network"] = network.record()
-        if self.order.stand_in:
-            # Those whose contents are kept are compared with them.
-            listed = self._kept_files.get("files", ())
-            kept = {one["path"] for one in listed if one["stream"] or one["parts"]}
-            extra["ends_task"] = not self.order.leave_running
-            extra["written"] = [attrs.asdict(one) for one in self._written if one.path not in kept]
+        extra: dict[str, Any] = {
+            "shell_job": self._is_shell_job,
+            **self._findings.more(self.images),
+        }
         if self.order.promise:
             extra["forecast"] = promise_json(self.order.promise)
         if self.tracked:
             extra["warm"] = self.tracked.figures()
-        if self._kept_files.get("files"):
-            extra["files"] = self._kept_files
         if self.full_because:
             extra["full_because"] = self.full_because
         return extra
