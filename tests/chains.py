@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from snaplib.checkpoint import dump, restore, restoring
+from snaplib.checkpoint import dump, restore, restorerun
 from snaplib.criu import Notification, Swrk
 from snaplib.kernel import ProcFs
 from snaplib.kernel.pagemap import Category, Pagemap
@@ -162,7 +162,7 @@ def restored_differences(store: Store, level: Level, monkeypatch: Any) -> list[s
             return super().request(message, on_notify=look)
 
     with monkeypatch.context() as patched:
-        patched.setattr(restoring, "Swrk", Looking)
+        patched.setattr(restorerun, "Swrk", Looking)
         task = restore(store, level.snapshot.id, **_NOWHERE)
     end(task)
     told = []
