@@ -349,8 +349,7 @@ class Task:
         """
         self._check_alive()
         freezer = self._choose_freezer()
-        deadline = time.monotonic() + deadline_s
-        freezer.freeze(deadline_s)
+        deadline = freezer.freeze(deadline_s)
         try:
             yield Frozen(freezer.kind, deadline)
         finally:

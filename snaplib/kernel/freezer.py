@@ -46,11 +46,15 @@ class Freezer(ABC):
         self._guardian: Guard | None = None
         self._deadline: float | None = None
 
-    def freeze(self, deadline_s: float) -> None:
+    def freeze(self, deadline_s: float) -> float:
         """Stop the task; return when all of it stands still.
 
         Args:
-            deadline_s: The task runs again after this many seconds from now, whatever happens.
+            deadline_s: The task runs again so many seconds after the first of it was told to stop, whatever happens.
+                The guardian is there by then: on a busy machine it takes its time to start.
+
+        Returns:
+            When it runs again at the latest, in seconds of ``time.monotonic()``.
 
         Raises:
             DeadlineExceeded: It did not stand still in time; it runs again.
@@ -61,10 +65,10 @@ class Freezer(ABC):
             raise RuntimeError("the task is frozen already")
         if self._guardian is None or not self._guardian.alive:
             self._guardian = Guard()
-        self._deadline = time.monotonic() + deadline_s
+        self._deadline = deadline = time.monotonic() + deadline_s
         try:
-            self._guardian.tell(f"arm {self._deadline!r}")
-            self._stop(self._guardian, self._deadline)
+            self._guardian.tell(f"arm {deadline!r}")
+            self._stop(self._guardian, deadline)
         except BaseException as error:
             self._release()
             if isinstance(error, PermissionError) and not isinstance(error, RootRequired):
@@ -77,6 +81,7 @@ class Freezer(ABC):
                     hint="try again",
                 ) from error
             raise
+        return deadline
 
     def thaw(self) -> None:
         """Let the task run again; harmless when it runs already.

@@ -29,7 +29,6 @@ class Standstill:
     def __init__(self, task: TrackableTask, deadline_s: float) -> None:
         self._task = task
         self._deadline_s = deadline_s
-        self._first = True
         self.stood_s = 0.0
 
     def reset(self) -> None:
@@ -46,14 +45,10 @@ class Standstill:
         began_s = time.monotonic()
         try:
             with self._task.frozen(self._deadline_s) as frozen:
-                began_s = time.monotonic()
-                if not self._first:
-                    # The first time, a guardian process is started before anything is stopped,
-                    # which takes longer than the rest.
-                    began_s = frozen.deadline - self._deadline_s
+                # The time that it takes to start the guardian does not count: nothing is stopped by then.
+                began_s = frozen.deadline - self._deadline_s
                 yield frozen.deadline
         finally:
-            self._first = False
             self.stood_s += time.monotonic() - began_s
 
     def pause(self) -> bool:

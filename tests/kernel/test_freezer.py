@@ -11,7 +11,7 @@ import time
 import pytest
 
 from snaplib.errors import DeadlineExceeded, TaskEnded
-from snaplib.kernel import ProcFs, TaskCgroup
+from snaplib.kernel import ProcFs, TaskCgroup, freezer
 from snaplib.task import Task
 
 FREEZE_AND_HANG = """
@@ -45,6 +45,22 @@ def test_nothing_moves_while_frozen_and_everything_afterwards(
                 assert counter.members() == members
                 assert frozen.remaining_s > 0
             eventually(lambda before=before: counter.moves_on_from(before), "all count again")
+
+
+def test_what_the_guardian_takes_to_start_is_not_taken_from_the_time(
+    counter, freezer_kind, monkeypatch
+) -> None:
+    """Where that is slow nothing would be done while the task stands still, and nobody told."""
+    ready = []
+
+    class Watched(freezer.Guard):
+        def __init__(self) -> None:
+            super().__init__()
+            ready.append(time.monotonic())
+
+    monkeypatch.setattr(freezer, "Guard", Watched)
+    with Task.attach(counter.pid) as task, task.frozen(20.0) as frozen:
+        assert frozen.deadline >= ready[0] + 20.0
 
 
 def test_killed_while_it_froze_the_task_runs_again(counter, freezer_kind, eventually) -> None:
