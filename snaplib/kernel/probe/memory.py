@@ -1,4 +1,4 @@
-"""Trials of seeing which pages a process has written to: write-protect and soft-dirty."""
+"""Trials of seeing which pages a process has written to, write-protect and soft-dirty, and of reading all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from snaplib.kernel.probe.trial import Failed, Trial
-from snaplib.kernel.syscalls import syscall
+from snaplib.kernel.syscalls import libc_function, syscall
 
 __all__ = ["TRIALS"]
 
@@ -92,6 +92,22 @@ def _soft_dirty() -> str:
     return "clear_refs and bit 55 of pagemap"
 
 
+def _hidden_memory() -> str:
+    """Read memory that is inaccessible, as CRIU's own code in the task does and a copy from outside has to."""
+    memory, address = _two_pages()
+    protect = libc_function("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    protect(address, 2 * _PAGE, 0)
+    try:
+        with Path("/proc/self/mem").open("rb", buffering=0) as file:
+            # Its own memory too: what counts is whether the reader traces the process.
+            content = os.pread(file.fileno(), 2 * _PAGE, address)
+    finally:
+        protect(address, 2 * _PAGE, mmap.PROT_READ | mmap.PROT_WRITE)
+    if content != memory[:]:
+        raise Failed("it reads as something else")
+    return "/proc/PID/mem reads memory made inaccessible"
+
+
 def _two_pages() -> tuple[mmap.mmap, int]:
     memory = mmap.mmap(-1, 2 * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory[0] = memory[_PAGE] = 1
@@ -108,5 +124,11 @@ TRIALS = (
         "soft_dirty",
         _soft_dirty,
         "not needed with write_protect; else a kernel with CONFIG_MEM_SOFT_DIRTY (x86-64)",
+    ),
+    Trial(
+        "hidden_memory",
+        _hidden_memory,
+        "boot with proc_mem.force_override=always, or each dump of a task that has made memory inaccessible takes"
+        " all of its memory",
     ),
 )

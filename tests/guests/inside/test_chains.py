@@ -7,6 +7,7 @@ import functools
 import pytest
 
 import snaplib
+from snaplib.host import Host
 from snaplib.track import Basis, SoftDirty, WriteProtect
 from tests.kernel.conftest import eventually
 from tests.kernel.warm.conftest import copying, runtime, store, trees
@@ -35,6 +36,20 @@ pytestmark = [
 ]
 
 
+@functools.cache
+def reads_hidden_memory() -> bool:
+    return Host.probe().features["hidden_memory"].ok
+
+
+def left_out(snapshot: snaplib.Snapshot) -> bool:
+    """Whether a dump built upon copies; it must not where some of the tree's memory cannot be copied from outside."""
+    if not reads_hidden_memory():
+        assert "neither in the copy nor can they be read" in snapshot.extra["full_because"]
+        return False
+    assert "full_because" not in snapshot.extra
+    return True
+
+
 def test_a_chain_of_a_tree(trees, store, copying, by) -> None:
     task = trees.start(mib=2, children=1, rest=REST)
     warm = copying(task, open_tracker=TRACKERS[by])
@@ -45,11 +60,10 @@ def test_a_chain_of_a_tree(trees, store, copying, by) -> None:
     # At once: what changes between two dumps is in the second.
     taken.append(snaplib.dump(task, store, leave_running=True, warm=warm))
     taken.append(snaplib.dump(task, store, warm=warm))
-    for snapshot in taken:
-        assert "full_because" not in snapshot.extra
-        assert snapshot.extra["warm"]["unchanged"] == "left-out"
-    assert taken[-1].kind == "incremental"
-    assert taken[-1].stored_bytes < taken[0].stored_bytes
+    if {*map(left_out, taken)} == {True}:
+        assert {snapshot.extra["warm"]["unchanged"] for snapshot in taken} == {"left-out"}
+        assert taken[-1].kind == "incremental"
+        assert taken[-1].stored_bytes < taken[0].stored_bytes
     trees.check(store, taken[1].id)
     trees.check(store, taken[-1].id)
 
@@ -70,5 +84,5 @@ def test_a_dump_that_fails_loses_no_changes(trees, store, copying, by, monkeypat
             snaplib.dump(task, store, leave_running=True, warm=warm)
     warm.copy()
     snapshot = snaplib.dump(task, store, warm=warm)
-    assert "full_because" not in snapshot.extra
+    left_out(snapshot)
     trees.check(store, snapshot.id)
