@@ -28,7 +28,8 @@ Debian's kernels of the cloud flavour, x86-64, in emulated machines with one CPU
 _TESTS = """
 ## What the tests find
 
-Those that do not apply need what the kernel lacks; a dash where all of them do.
+Those that do not apply need what the kernel lacks; a dash where all of them do. Chains of incremental dumps need
+`hidden memory` if a task has any: without it dumps are full ones, see [copying ahead](warm.md).
 
 """
 
@@ -120,7 +121,7 @@ def _features(told: Sequence[Mapping[str, Any] | None]) -> list[list[str]]:
 
 def _feature(found: Mapping[str, Any] | None) -> str:
     if found is None:
-        return ""
+        return _NOT_RUN
     return "yes" if found["ok"] else "no"
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.guests.image import KERNELS, Image
 from tests.guests.machine import End, Job
 from tests.guests.pair import MOVES, run_pair
-from tests.guests.results import RESULTS, note_tests, told_in, write_results
+from tests.guests.results import CROSSED, RESULTS, note_tests, told_in, write_results
 from tests.guests.running import prefixed, run_job
 
 #: Tests that every guest runs: those made for guests, and those of what a kernel decides.
@@ -30,9 +30,6 @@ PATHS = (
     "tests/kernel/track/test_writeprotect.py",
     "tests/kernel/observe/test_exact.py",
 )
-
-#: What every guest runs when those of other kernels have left their snapshots.
-CROSSED = "tests/guests/inside/test_other_kernels.py"
 
 #: Emulated guests are some ten times slower than the machine below them.
 _TEST_TIMEOUT_S = 400

@@ -92,6 +92,16 @@ def test_a_later_run_changes_only_what_it_has_tried(tmp_path: Path) -> None:
     assert (freezer["passed"], freezer["failed"], freezer["not_run"]) == (2, [], [])
 
 
+def test_what_one_guest_has_and_another_did_not_come_to_was_not_run(tmp_path: Path) -> None:
+    for kernel, names in {"6.1": ("a", "b[x]"), "newest": ("a",)}.items():
+        said = output(*(outcome(f"{FREEZER}::{name}", "passed") for name in names))
+        note_tests(kernel, told_in(said), tmp_path)
+    found = json.loads(write_results(tmp_path).read_text())["kernels"]
+    assert found["newest"]["tests"][FREEZER]["not_run"] == ["b[x]"]
+    assert found["6.1"]["tests"][FREEZER]["not_run"] == []
+    assert found["6.12"]["tests"] == {}
+
+
 def test_lines_are_shown_in_words() -> None:
     said = MARK + json.dumps(outcome(f"{FREEZER}::a", "passed"))
     assert readable(said) == f"passed    1.2 s  {FREEZER}::a"
