@@ -154,6 +154,10 @@ class ArmedProcess:
         for area in self._areas():
             self.give_up(look, area, why)
 
+    def expose(self, start: int, end: int) -> None:
+        """Take the protection of a registered range back: its pages count as written."""
+        self._userfaultfd.unprotect(start, end)
+
     def mappings(self, look: Look) -> tuple[int, int]:
         """Return how many areas are registered after a look, and the bytes of those refused."""
         known = look.seen | look.fresh

@@ -18,6 +18,7 @@ has split are asked back when it is closed.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import TYPE_CHECKING, Self
@@ -161,6 +162,19 @@ class WriteProtect:
             processes=tuple(processes[pid] for pid in sorted(processes)),
             estimate=self._estimate(looks, processes),
         )
+
+    def expose(self, pid: int, start: int, end: int) -> None:
+        """Have the pages of one mapping count as changed, from now until the next scan that re-arms.
+
+        Args:
+            pid: Of the process, which stands still.
+            start: First address of the mapping.
+            end: Address after the last.
+        """
+        if pid in self._roster.armed:
+            # What is not registered counts as changed anyway.
+            with contextlib.suppress(OSError):
+                self._roster.armed[pid].expose(start, end)
 
     def close(self) -> None:
         """Detach; the task runs on as if never tracked. See `Tracker.close`."""

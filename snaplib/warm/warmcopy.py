@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, TaskEnded
+from snaplib.kernel.hidden import reads_hidden_memory
 from snaplib.kernel.memory import trim_heap
 from snaplib.store import PAGE_BYTES, RunSet
-from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, open_tracker
+from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, WriteProtect, open_tracker
 from snaplib.warm.copier import copy_pages, task_space
 from snaplib.warm.finalcopy import FinalCopy
 from snaplib.warm.pace import Pace
@@ -231,9 +232,11 @@ class WarmCopy:
         """
         tracker, pids = self._tracked(), self._pids()
         scan = tracker.scan(frozen_by_caller=True)
+        hidden = self._expose_hidden(tracker, pids)
 
         def settle() -> tuple[RunSet, RunSet]:
             self._note(scan, pids)
+            self._owed -= hidden
             # What is code is left for the end, when CRIU is at rest.
             code = self._owed & self._code(pids)
             return self._owed - code, code
@@ -241,6 +244,28 @@ class WarmCopy:
         # CRIU need not wait for more than the scan.
         self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, settle)
         return self._final
+
+    def _expose_hidden(self, tracker: Tracker, pids: dict[int, int]) -> RunSet:
+        """Have CRIU send what the task made inaccessible, where the kernel keeps that from us; return those pages.
+
+        CRIU reads it by its own code in the task, but only what it takes for changed. Soft-dirty bits cannot be set:
+        there such a page makes the dump a full one.
+        """
+        if reads_hidden_memory() or not isinstance(tracker, WriteProtect):
+            return _NOTHING
+        begins, ends = [], []
+        for ns_pid, pid in pids.items():
+            try:
+                mappings = self.task.procfs.maps(pid)
+            except ProcessLookupError:
+                continue
+            base = self.writer.pages.page_number(task_space(ns_pid), 0)
+            for mapping in mappings:
+                if mapping.perms[0] == "-" and not mapping.shared:
+                    tracker.expose(pid, mapping.start, mapping.end)
+                    begins.append(base + mapping.start // PAGE_BYTES)
+                    ends.append(base + mapping.end // PAGE_BYTES)
+        return RunSet.of(begins, ends)
 
     def _code(self, pids: dict[int, int]) -> RunSet:
         """Return the pages that may be executed.

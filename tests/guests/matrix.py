@@ -28,8 +28,8 @@ Debian's kernels of the cloud flavour, x86-64, in emulated machines with one CPU
 _TESTS = """
 ## What the tests find
 
-Those that do not apply need what the kernel lacks; a dash where all of them do. Chains of incremental dumps need
-`hidden memory` if a task has any: without it dumps are full ones, see [copying ahead](warm.md).
+Those that do not apply need what the kernel lacks; a dash where all of them do. Dumps by soft-dirty bits need `hidden
+memory` if a task has any: without it they are full ones, see [copying ahead](warm.md).
 
 """
 

@@ -9,8 +9,9 @@ import os
 import struct
 from pathlib import Path
 
+from snaplib.kernel.hidden import reads_hidden_memory
 from snaplib.kernel.probe.trial import Failed, Trial
-from snaplib.kernel.syscalls import libc_function, syscall
+from snaplib.kernel.syscalls import syscall
 
 __all__ = ["TRIALS"]
 
@@ -93,18 +94,8 @@ def _soft_dirty() -> str:
 
 
 def _hidden_memory() -> str:
-    """Read memory that is inaccessible, as CRIU's own code in the task does and a copy from outside has to."""
-    memory, address = _two_pages()
-    protect = libc_function("mprotect", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    protect(address, 2 * _PAGE, 0)
-    try:
-        with Path("/proc/self/mem").open("rb", buffering=0) as file:
-            # Its own memory too: what counts is whether the reader traces the process.
-            content = os.pread(file.fileno(), 2 * _PAGE, address)
-    finally:
-        protect(address, 2 * _PAGE, mmap.PROT_READ | mmap.PROT_WRITE)
-    if content != memory[:]:
-        raise Failed("it reads as something else")
+    if not reads_hidden_memory():
+        raise Failed("memory made inaccessible cannot be read from outside")
     return "/proc/PID/mem reads memory made inaccessible"
 
 
@@ -128,7 +119,7 @@ TRIALS = (
     Trial(
         "hidden_memory",
         _hidden_memory,
-        "boot with proc_mem.force_override=always, or each dump of a task that has made memory inaccessible takes"
-        " all of its memory",
+        "not needed with write_protect; else boot with proc_mem.force_override=always, or each dump of a task that has"
+        " made memory inaccessible takes all of its memory",
     ),
 )

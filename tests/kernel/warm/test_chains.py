@@ -11,8 +11,9 @@ import pytest
 import snaplib
 from snaplib.checkpoint import tracked
 from snaplib.errors import ShimUnusable
+from snaplib.kernel.vmread import MemoryReader
 from snaplib.store import PAGE_BYTES, RunSet, Space
-from snaplib.warm import finalcopy
+from snaplib.warm import finalcopy, warmcopy
 
 pytestmark = pytest.mark.require("all", "write_protect")
 
@@ -40,6 +41,24 @@ def test_a_chain_of_a_tree(trees, store, copying) -> None:
     for number in (0, 1):
         store.remove(taken[number].id)
     trees.check(store, taken[4].id)
+
+
+def test_memory_that_the_kernel_keeps_from_us_is_sent_by_criu(
+    trees, store, copying, monkeypatch
+) -> None:
+    """As where only a tracer reads what a process has made inaccessible: the tree has such pages."""
+    monkeypatch.setattr(MemoryReader, "read_anyway", lambda *_: 0)
+    monkeypatch.setattr(warmcopy, "reads_hidden_memory", lambda: False)
+    task = trees.start(children=1)
+    warm = copying(task)
+    taken = []
+    for leave_running in (True, True, False):
+        warm.copy()
+        taken.append(snaplib.dump(task, store, leave_running=leave_running, warm=warm))
+
+    for snapshot in taken:
+        assert "full_because" not in snapshot.extra
+    trees.check(store, taken[-1].id)
 
 
 def test_code_that_criu_changes_for_a_moment_is_saved_as_it_is(
