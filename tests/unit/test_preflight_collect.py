@@ -7,17 +7,21 @@ import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from snaplib.checkpoint.preflight import preflight
 from snaplib.errors import TaskEnded
 from snaplib.kernel.filesystems import file_system_magic
+from snaplib.kernel.procfs import ProcFs
 from snaplib.kernel.socketoptions import socket_protocol
 from snaplib.kernel.sockets import TCP_LISTEN, list_sockets
 from snaplib.testing.procfs import FakeDescriptor, FakeProc
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from snaplib.kernel import ProcessStat
 
 EVERYTHING = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 
@@ -49,6 +53,31 @@ def test_a_made_up_task(tmp_path: Path) -> None:
 def test_a_task_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TaskEnded):
         obstacles(FakeProc(tmp_path), 100)
+
+
+def test_one_that_ends_while_its_parents_are_looked_for_has_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is about to be reaped has no parent any more, and is in the list for a moment."""
+    proc = FakeProc(tmp_path)
+    proc.add(100, session=100)
+    proc.add(102, ppid=1, session=100, comm="sh")
+    assert "pid 102 (sh)" in obstacles(proc, 100)["orphan"]
+
+    seen = 0
+
+    def stat(procfs: ProcFs, pid: int) -> ProcessStat:
+        nonlocal seen
+        found = read(procfs, pid)
+        seen += pid == 102
+        if pid != 102 or seen == 1:
+            return found
+        return attrs.evolve(found, state="X", ppid=0, session=0)
+
+    read = ProcFs.stat
+    monkeypatch.setattr(ProcFs, "stat", stat)
+    assert "orphan" not in obstacles(proc, 100)
+    assert seen > 1
 
 
 def test_unix_sockets_know_their_peers() -> None:

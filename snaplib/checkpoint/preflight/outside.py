@@ -69,7 +69,7 @@ def find_strangers(
         init = members[root].stat.ppid
         for pid in _others_below(procfs, init, members) if init else ():
             with contextlib.suppress(ProcessLookupError):
-                if not procfs.stat(pid).zombie and not _descends(procfs, pid, members):
+                if not procfs.stat(pid).zombie and _has_left(procfs, pid, members):
                     found.append(Stranger(pid, procfs.comm(pid), in_namespace=True))
         return tuple(found)
     for pid in procfs.pids():
@@ -77,20 +77,22 @@ def find_strangers(
             with contextlib.suppress(ProcessLookupError):
                 one = procfs.stat(pid)
                 ours = one.session in members and not one.zombie
-                if ours and not _descends(procfs, pid, members):
+                if ours and _has_left(procfs, pid, members):
                     found.append(Stranger(pid, one.comm, in_namespace=False))
     return tuple(found)
 
 
-def _descends(procfs: ProcFs, pid: int, members: Collection[int]) -> bool:
-    """Whether a process descends from a member: then it was born after the members were listed.
+def _has_left(procfs: ProcFs, pid: int, members: Collection[int]) -> bool:
+    """Whether a process descends from no member: one that does was born after the members were listed.
 
     Raises:
         ProcessLookupError: It, or one between it and the task, has ended.
     """
-    while pid > 1 and pid not in members:
-        pid = procfs.stat(pid).ppid
-    return pid in members
+    at = pid
+    while at > 1 and at not in members:
+        at = procfs.stat(at).ppid
+    # One that has ended meanwhile may still be there for a moment, without a parent.
+    return at not in members and not procfs.stat(pid).zombie
 
 
 def _others_below(procfs: ProcFs, init: int, members: Collection[int]) -> tuple[int, ...]:
