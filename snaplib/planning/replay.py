@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from snaplib.forecasting import (
+    SURE,
     CompressionSample,
     DirtyCurve,
     Forecast,
@@ -234,8 +235,10 @@ def _play(
             newest = plan(forecast)
             if hardest is None or forecast.full.fits < hardest[0]:
                 hardest = forecast.full.fits, newest
+            # What changes is known from the first copy on: `snaplib run` does not wait with it either.
+            first = copied_at is None and forecast.full.fits < SURE
             # The next look is at the next profile: what falls due before then is due now.
-            due = (
+            due = first or (
                 newest.strategy == "warm"
                 and newest.next_copy_s is not None
                 and newest.next_copy_s <= profile.interval_s / 2
