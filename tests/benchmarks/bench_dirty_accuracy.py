@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import statistics
 import subprocess
 import tempfile
@@ -23,8 +24,13 @@ from tests.benchmarks.harness import machine
 
 SUMMARY = "dirty pages counted, armed wholly and by sampling, against the truth"
 
-#: What issue 3 asks for.
+#: Largest errors that ``--check`` lets pass. Sampling's is more than five standard errors of one
+#: second's count.
 ARMED_LIMIT, SAMPLED_LIMIT = 0.01, 0.10
+
+#: A multiple of a group of regions. Where the pages lie otherwise is chance, and with it how many
+#: regions of the busy eighth are sampled: an error that ``--check`` cannot leave to chance.
+_CHECKED_ADDRESS = 0x5000_0000_0000
 
 _SOURCE = Path(__file__).parent.parent / "workloads" / "page_logger.c"
 
@@ -44,10 +50,10 @@ def run(args: argparse.Namespace) -> None:
         program = folder / "page_logger"
         subprocess.run(["gcc", "-O2", "-o", program, _SOURCE], check=True)
         pages = args.mib * 256
-        armed = stack.enter_context(_logged(program, folder / "armed", pages, args.rate, None))
-        sampled = stack.enter_context(
-            _logged(program, folder / "sampled", pages, args.rate, Fraction(1, 8))
-        )
+        place = [f"{_CHECKED_ADDRESS:x}"] if args.check else []
+        writer = functools.partial(_logged, program, pages, [str(args.rate), *place])
+        armed = stack.enter_context(writer(folder / "armed", None))
+        sampled = stack.enter_context(writer(folder / "sampled", Fraction(1, 8)))
         for _ in range(args.seconds):
             time.sleep(1)
             armed.look()
@@ -111,10 +117,10 @@ class _Logged:
 
 @contextlib.contextmanager
 def _logged(
-    program: Path, log: Path, pages: int, rate: int, sample: Fraction | None
+    program: Path, pages: int, arguments: list[str], log: Path, sample: Fraction | None
 ) -> Iterator[_Logged]:
     log.write_bytes(bytes((pages + 7) // 8))
-    process = subprocess.Popen([program, log, str(pages), str(rate)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([program, log, str(pages), *arguments], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         process.stdout.readline()

@@ -1,6 +1,7 @@
 // Writes to random pages at a given rate and logs which, one bit a page. Arguments: log file,
-// pages, writes a second. A quarter of the writes go to an eighth of the pages. Before the first
-// write it prints where the pages are.
+// pages, writes a second, and the address of the pages if it matters (hexadecimal). A quarter of
+// the writes go to an eighth of the pages. Before the first write it prints where the pages are.
+#define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +21,13 @@ static unsigned long next(void) { // xorshift64, Marsaglia 2003
 }
 
 int main(int count, char **arguments) {
-    if (count != 4) return 2;
+    if (count != 4 && count != 5) return 2;
     unsigned long pages = atol(arguments[2]), per_tick = atol(arguments[3]) / TICKS_PER_SECOND;
     int file = open(arguments[1], O_RDWR);
     unsigned char *log = mmap(0, (pages + 7) / 8, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    char *memory =
-        mmap(0, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *address = count == 5 ? (void *)strtoul(arguments[4], 0, 16) : 0;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | (address ? MAP_FIXED_NOREPLACE : 0);
+    char *memory = mmap(address, pages * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (log == MAP_FAILED || memory == MAP_FAILED) return 1;
     madvise(memory, pages * PAGE, MADV_NOHUGEPAGE);
     for (unsigned long page = 0; page < pages; page++) memory[page * PAGE] = 1;
