@@ -160,7 +160,7 @@ def write_protection_missing() -> str:
 
 
 def take_userfaultfds(pids: Iterable[int]) -> tuple[Taken, ...]:
-    """Take a userfaultfd out of each of some running processes: see `snaplib.kernel.ptrace`.
+    """Take a userfaultfd out of each of some running processes: see `snaplib.kernel.injection`.
 
     They must not be frozen by a cgroup. What fails for one process does not touch the others.
 
@@ -173,7 +173,7 @@ def take_userfaultfds(pids: Iterable[int]) -> tuple[Taken, ...]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            script = Path(__file__).with_name("ptrace.py")
+            script = Path(__file__).with_name("injection") / "__main__.py"
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(script), str(theirs.fileno()), *map(str, wanted)],
                 pass_fds=[theirs.fileno()],
@@ -208,7 +208,7 @@ def _receive(channel: socket.socket, count: int) -> dict[int, Taken]:
 
 
 def _taken(answer: dict[str, int], descriptors: list[int]) -> Taken:
-    taken = Taken(userfaultfd=None, **answer)  # type: ignore[arg-type] # what ptrace.py sends
+    taken = Taken(userfaultfd=None, **answer)  # type: ignore[arg-type] # what `injection` sends
     if not descriptors:
         return taken
     os.set_inheritable(descriptors[0], False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snaplib.kernel.ptrace import MACHINES, machine
+from snaplib.kernel.injection.machine import MACHINES, machine
 
 #: Where the numbers of system calls are, by architecture; the generic ones are those of aarch64.
 HEADERS = {

@@ -21,7 +21,7 @@ HEAVY = (
     "lzma",
     "shutil",
     "tempfile",
-    "snaplib.kernel.ptrace",
+    "snaplib.kernel.injection",
     "snaplib.kernel.sockets",
     "snaplib.session",
 )
