@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import RestoreFailed
+from snaplib.kernel.processmemory import MemoryWriter
 from snaplib.kernel.procfs import ProcFs
-from snaplib.kernel.vmwrite import MemoryWriter
 from snaplib.store import PAGE_BYTES, PageLogReader
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-from typing import Self
 
+from snaplib.kernel.held import HeldDescriptor
 from snaplib.kernel.syscalls import libc_function
 
 __all__ = ["FolderChanges"]
@@ -23,7 +23,7 @@ _init = libc_function("inotify_init1", ctypes.c_int)
 _add_watch = libc_function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
-class FolderChanges:
+class FolderChanges(HeldDescriptor):
     """Files that are written, moved into, moved out of or deleted from a folder.  Close it, or use it in a ``with``.
 
     Args:
@@ -34,7 +34,7 @@ class FolderChanges:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._descriptor = _init(os.O_CLOEXEC | os.O_NONBLOCK)
+        super().__init__(_init(os.O_CLOEXEC | os.O_NONBLOCK))
         try:
             _add_watch(self._descriptor, os.fsencode(path), _CHANGES)
         except OSError:
@@ -42,12 +42,6 @@ class FolderChanges:
             raise
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def wait(self, seconds: float) -> bool:
         """Wait for a change since the last time.
@@ -62,9 +56,3 @@ class FolderChanges:
             return False
         os.read(self._descriptor, 65536)
         return True
-
-    def close(self) -> None:
-        """Hear no more; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -11,10 +11,11 @@ import errno
 import fcntl
 import mmap
 import os
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from snaplib.kernel.held import HeldDescriptor
 
 __all__ = ["Category", "Pagemap", "RegionArray", "soft_dirty_supported"]
 
@@ -61,7 +62,7 @@ _BITS = {
 _CLASSIC = sum(_BITS)
 
 
-class Pagemap:
+class Pagemap(HeldDescriptor):
     """The open pagemap of one address space; after an exec it says ``ProcessLookupError``.
 
     Args:
@@ -72,7 +73,7 @@ class Pagemap:
     """
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         self._regions = np.zeros((_REGIONS, 3), np.uint64)
         # struct pm_scan_arg: size, flags, start, end, walk_end, vec, vec_len, max_pages,
         # category_inverted, category_mask, category_anyof_mask, return_mask.
@@ -210,18 +211,6 @@ class Pagemap:
                 matching &= states & any_of != 0
             found.append(_regions(matching, states & np.uint8(report), first))
         return np.concatenate(found) if found else np.empty((0, 3), np.uint64)
-
-    def close(self) -> None:
-        """Close it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _regions(

@@ -21,10 +21,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import attrs
 
+from snaplib.kernel.held import HeldDescriptor
 from snaplib.kernel.pagemap import Category, Pagemap
 from snaplib.kernel.syscalls import syscall
 
@@ -51,8 +52,8 @@ _START_DEADLINE_S = 10.0
 _EACH_DEADLINE_S = 2.0
 
 
-class Userfaultfd:
-    """Write protection of one address space; gone when closed.
+class Userfaultfd(HeldDescriptor):
+    """Write protection of one address space: closing it undoes all protection, and the process runs on.
 
     Args:
         descriptor: Of a userfaultfd; this object closes it.
@@ -62,7 +63,7 @@ class Userfaultfd:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        super().__init__(descriptor)
         features = _FEATURE_WP_ASYNC | _FEATURE_WP_UNPOPULATED | _FEATURE_WP_HUGETLBFS_SHMEM
         try:
             # Acts on the address space the descriptor came from, whoever calls.
@@ -103,18 +104,6 @@ class Userfaultfd:
             _UFFDIO_WRITEPROTECT,
             struct.pack("QQQ", start, end - start, _WRITEPROTECT_MODE_WP),
         )
-
-    def close(self) -> None:
-        """Undo all protection and registration; the process runs on."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _ioctl(self, name: str, request: int, argument: bytes) -> None:
         try:

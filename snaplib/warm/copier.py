@@ -6,7 +6,7 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING
 
-from snaplib.kernel.vmread import MemoryReader
+from snaplib.kernel.processmemory import MemoryReader
 from snaplib.store import RunSet, Space
 from snaplib.warm.reading import read_pages
 

@@ -11,7 +11,7 @@ from snaplib.store import PAGE_BYTES, RunSet
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from snaplib.kernel.vmread import MemoryReader
+    from snaplib.kernel.processmemory import MemoryReader
 
 __all__ = ["read_pages"]
 

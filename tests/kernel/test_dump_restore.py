@@ -17,7 +17,7 @@ import pytest
 from snaplib.checkpoint import dump, imagefolder, restore
 from snaplib.checkpoint.memoryimages import NoRoomForImages, write_images
 from snaplib.kernel.memoryfolder import open_memory_folder
-from snaplib.kernel.vmwrite import MemoryWriter
+from snaplib.kernel.processmemory import MemoryWriter
 from snaplib.store import Store
 from snaplib.task import Task
 

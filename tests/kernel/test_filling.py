@@ -19,7 +19,7 @@ import pytest
 
 from snaplib.checkpoint import dump, memoryimages, restore
 from snaplib.errors import RestoreFailed, SnapshotDamaged
-from snaplib.kernel.vmwrite import MemoryWriter
+from snaplib.kernel.processmemory import MemoryWriter
 from snaplib.store import Store
 from snaplib.task import Task
 
@@ -193,7 +193,7 @@ def test_a_task_that_is_killed_meanwhile(
 
     def killed_before(writer: MemoryWriter, *arguments: object) -> None:
         os.kill(writer._pid, signal.SIGKILL)
-        assert select.select([writer._pidfd], [], [], 20)[0]
+        assert select.select([writer._descriptor], [], [], 20)[0]
         write(writer, *arguments)  # type: ignore[arg-type]
 
     snapshot_id = saved(0)

@@ -11,7 +11,7 @@ import pytest
 import snaplib
 from snaplib.checkpoint import tracked
 from snaplib.errors import ShimUnusable
-from snaplib.kernel.vmread import MemoryReader
+from snaplib.kernel.processmemory import MemoryReader
 from snaplib.store import PAGE_BYTES, RunSet, Space
 from snaplib.warm import finalcopy, warmcopy
 
