@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from snaplib.checkpoint import shimproof
+from snaplib.checkpoint.shimproof import trust
 from snaplib.criu import Criu, Shim, find_criu, prepare_shim
 from snaplib.criu import shim as shim_module
 from snaplib.errors import ShimUnusable
@@ -95,9 +96,9 @@ def test_a_wrong_one_is_found_out(criu, tmp_path, what) -> None:
 def test_a_proof_is_remembered_for_the_pair_alone(criu, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SNAPLIB_CACHE_DIR", str(tmp_path))
     tried = []
-    monkeypatch.setattr(shimproof, "prove_shim", lambda *pair: tried.append(pair))
+    monkeypatch.setattr(trust, "prove_shim", lambda *pair: tried.append(pair))
     for _ in range(2):
-        shimproof._problem.cache_clear()
+        trust._problem.cache_clear()
         shimproof.trusted_shim(criu)
     assert len(tried) == 1
     other = tmp_path / "sbin/criu"
@@ -105,7 +106,7 @@ def test_a_proof_is_remembered_for_the_pair_alone(criu, tmp_path, monkeypatch) -
     shutil.copy(criu.path, other)
     shimproof.trusted_shim(Criu(other, criu.version))
     assert len(tried) == 2
-    shimproof._problem.cache_clear()
+    trust._problem.cache_clear()
 
 
 def test_a_failure_is_not_remembered_for_good(criu, tmp_path, monkeypatch) -> None:
@@ -115,11 +116,11 @@ def test_a_failure_is_not_remembered_for_good(criu, tmp_path, monkeypatch) -> No
         raise ShimUnusable("made up")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shimproof, "prove_shim", refuse)
-        shimproof._problem.cache_clear()
+        patched.setattr(trust, "prove_shim", refuse)
+        trust._problem.cache_clear()
         with pytest.raises(ShimUnusable, match="made up"):
             shimproof.trusted_shim(criu)
-    shimproof._problem.cache_clear()
+    trust._problem.cache_clear()
     assert shimproof.trusted_shim(criu).path.exists()
 
 
