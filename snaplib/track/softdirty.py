@@ -37,7 +37,6 @@ from snaplib.track.untracked import scan_untracked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from snaplib.track.areas import Area
     from snaplib.track.tracker import TrackableTask
@@ -163,12 +162,7 @@ class SoftDirty:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _look(self, rearm: bool) -> list[ProcessScan | None]:

@@ -9,7 +9,6 @@ from snaplib.errors import CannotDump
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
     from snaplib.kernel import ProcFs
     from snaplib.track.records import ArmReport, Basis, DirtyScan
@@ -126,9 +125,4 @@ class Tracker(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...

@@ -15,7 +15,6 @@ from snaplib.track.states import populated, solid_pages, to_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from snaplib.kernel import ProcFs
     from snaplib.track.areas import Area
@@ -115,10 +114,5 @@ class Untracked:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

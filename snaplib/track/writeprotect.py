@@ -37,7 +37,6 @@ from snaplib.track.untracked import scan_untracked
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from fractions import Fraction
-    from types import TracebackType
 
     from snaplib.track.tracker import TrackableTask
 
@@ -183,12 +182,7 @@ class WriteProtect:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _members(self) -> tuple[int, ...]:
