@@ -96,6 +96,7 @@ class Attempt:
             self._server.start()
             page_fd = self._server.criu_end.fileno()
             self._findings = Findings.begin(order, self.writer)
+            stack.callback(self._findings.close)
             enter = session.enter_prefix() if session else []
             self._swrk = Swrk(
                 order.criu,
@@ -124,6 +125,9 @@ class Attempt:
                     with contextlib.suppress(TaskEnded):
                         session.release(ended=ended)
             if order.leave_running:
+                # Whoever calls it off is in a hurry, whatever the store does.
+                if not self.writer.pages.drain(lambda: order.deadline.left_s <= 0):
+                    raise order.too_late()
                 self._commit()
             else:
                 if not self._findings.connections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Findings:
     Attributes:
         order: What is wanted of the dump.
         writer: The snapshot.
-        files_before: What is in the store of the task's files.
+        files_before: What is in the store of the task's files; None where that is of no use.
         description: What the manifest says of the task, its host and its streams.
         members: Its processes.
         connections: Those that are locked.
@@ -40,7 +41,7 @@ class Findings:
 
     order: DumpOrder
     writer: SnapshotWriter
-    files_before: FilesBefore
+    files_before: Future[FilesBefore] | None = None
     description: dict[str, Any] = attrs.field(factory=dict, init=False)
     members: tuple[Member, ...] = attrs.field(default=(), init=False)
     connections: tuple[Connection, ...] = attrs.field(default=(), init=False)
@@ -55,10 +56,18 @@ class Findings:
             order: What is wanted.
             writer: The snapshot.
         """
-        captures = order.files == "capture" or order.capture
-        return cls(
-            order, writer, FilesBefore.claimed(order.store, writer) if captures else FilesBefore()
-        )
+        if order.files != "capture" and not order.capture:
+            return cls(order, writer)
+        # In a thread: the store may take its time, and the freeze is not to wait for it.
+        pool = ThreadPoolExecutor(1, "snaplib-claim")
+        claimed = pool.submit(FilesBefore.claimed, order.store, writer)
+        pool.shutdown(wait=False)
+        return cls(order, writer, claimed)
+
+    def close(self) -> None:
+        """Wait for what is still being found out."""
+        if self.files_before is not None:
+            self.files_before.exception()
 
     def when_frozen(self) -> None:
         """Find out what CRIU's images do not tell."""
@@ -74,6 +83,9 @@ class Findings:
 
         Args:
             images: CRIU's images, complete.
+
+        Raises:
+            StoreError: Something could not be stored, or the store does not answer.
         """
         order, session = self.order, self.order.task.session
         if session:
@@ -85,7 +97,7 @@ class Findings:
             [member.pid for member in self.members],
             order.files,
             named=order.capture,
-            before=self.files_before,
+            before=self.files_before.result() if self.files_before is not None else None,
         )
         self.connections = locked_connections(order.criu, images)
 

@@ -108,7 +108,8 @@ class Feed:
         Args:
             pages: Which, by their numbers.
             read: Reads some of them into a room, one behind the other; returns which it could read.
-            stopped: Asked before each frame, and while there is no room for one, whether to stop.
+            stopped: Asked before each frame, and while there is no room for one or nobody who takes it, whether to
+                stop.
 
         Returns:
             The pages that were tried: all, unless it was told to stop.
@@ -134,7 +135,7 @@ class Feed:
             self._row_fill = self._fill
             done += some.pages
             if self._fill == self._frames.frame_bytes:
-                self._send()
+                self._send(stopped)
         return _slice(pages, ends, 0, done)
 
     def _have_buffer(self, stopped: Callable[[], bool]) -> bool:
@@ -152,15 +153,19 @@ class Feed:
         self._page += after - first
         self._row_fill = self._fill
 
-    def _send(self) -> None:
+    def _send(self, stopped: Callable[[], bool] | None = None) -> None:
         if self._buffer is not None:
             buffer, self._buffer = self._buffer, None
             fill, self._fill = self._fill, 0
             self._row_fill = 0
-            self._frames.submit(self._number, buffer, fill)
+            self._frames.submit(self._number, buffer, fill, stopped)
 
-    def flush(self) -> Places:
+    def flush(self, stopped: Callable[[], bool] | None = None) -> Places:
         """Have what is left stored; return where everything is that came since the last flush.
+
+        Args:
+            stopped: Asked while there is nobody who takes it whether to stop waiting for that; it is stored all the
+                same.
 
         Raises:
             StoreError: It could not be stored.
@@ -168,7 +173,7 @@ class Feed:
         if self._owed:
             raise UsageError(f"{self._owed} bytes of the run before are missing")
         if self._fill:
-            self._send()
+            self._send(stopped)
         rows = np.array(self._rows, np.uint64).reshape(-1, 3)
         self._rows = array("Q")
         return Places.of(rows[:, 0], rows[:, 1], rows[:, 2])

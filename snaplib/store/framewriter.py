@@ -7,12 +7,10 @@ The few frame buffers are the only copy of the task's memory.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -26,30 +24,27 @@ from snaplib.store.bulk import buffers
 from snaplib.store.index import FRAME, PAGE_BYTES
 from snaplib.store.places import PLACE_SHIFT
 from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
+from snaplib.store.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 __all__ = ["FrameWriter", "PageLogOptions"]
 
-#: Threads that write frames as they are, and how many such frames may be under way: enough to keep
-#: a disk busy.
-_WRITERS = 2
+#: How many frames that are written as they are may be under way: enough to keep a disk busy.
 _MOST_WRITING = 4
 _MOST_WAITING = 4
 #: How many threads may be filling a frame at the same time.
 _FILLING = 3
 #: How often who waits for a buffer is asked whether to go on.
 _ASK_EVERY_S = 0.02
-#: What is added to the niceness of threads that compress, less for those that write. In the background a busy
-#: task leaves them a tenth of its CPU: `snaplib.warm.Pace` says how much is used, and what the window needs gets done.
-_NICE = 5
-_NICE_BEHIND = 10
-_WRITERS_LESS = 5
 #: In the background no more is accepted than what is stored within this time, or so many frames while nothing is
 #: known of the disk: when there is a notice it stands between the task and its dump.
 _MOST_BEHIND_S = 0.5
 _MOST_BEHIND = 2
+#: A disk that does nothing for this many times as long as a frame takes, and at least so long, has come to a halt.
+_HALT_TIMES = 4
+_HALT_LEAST_S = 0.1
 
 _Row = tuple[int, int, int, int, int, int]
 #: What tells frames apart: kind, stored bytes, pages, and 128 bits of hash.
@@ -127,10 +122,9 @@ class FrameWriter:
         self._failure: Exception | None = None
         #: Where frames of new segments are, by what is stored: what comes again is not stored again.
         self._known: dict[_Content, tuple[int, int]] = {}
-        self._nice = _NICE
-        #: The threads by their ids, and by how much less each gives way than one that compresses.
-        self._threads: dict[int, int] = {}
-        self._coders, self._writers = self._pools()
+        #: When the disk was last seen to do something, or was given something to do.
+        self._moved_s = 0.0
+        self._workers = Workers(options.workers)
 
     @property
     def frame_bytes(self) -> int:
@@ -192,13 +186,20 @@ class FrameWriter:
             self._free.append(buffer)
             self._done.notify_all()
 
-    def submit(self, number: int, buffer: memoryview, fill_bytes: int) -> None:
-        """Have a frame stored.
+    def submit(
+        self,
+        number: int,
+        buffer: memoryview,
+        fill_bytes: int,
+        stopped: Callable[[], bool] | None = None,
+    ) -> None:
+        """Have a frame stored; waits while there is much to do.
 
         Args:
             number: Its number.
             buffer: What `acquire` gave.
             fill_bytes: How many bytes of it are the frame.
+            stopped: Asked now and then whether to stop waiting, and leave it to the others as it is.
 
         Raises:
             StoreError: It, or one before, could not be stored.
@@ -209,20 +210,40 @@ class FrameWriter:
             nothing = codec.checksum(b"")
             self._rows[at] = (0, codec.ZERO, 0, 0, fill_bytes // PAGE_BYTES, nothing)
             self.give_back(buffer)
-        elif self._for_codec(at, fill_bytes):
-            self._coders.submit(self._code, at, buffer, view)
+        elif self._for_codec(at, fill_bytes, stopped):
+            self._workers.code(self._code, at, buffer, view)
         else:
-            self._writers.submit(self._write, at, codec.RAW, view, buffer, coded=False)
+            self._workers.write(self._write, at, codec.RAW, view, buffer, coded=False)
 
-    def drain(self) -> None:
+    def drain(self, stopped: Callable[[], bool] | None = None) -> bool:
         """Wait until all frames are stored; the segments are not durable yet.
+
+        Args:
+            stopped: Asked now and then whether to stop waiting; it must return at once.
+
+        Returns:
+            Whether they are; if not, they are stored later.
 
         Raises:
             StoreError: One could not be stored.
         """
         with self._done:
-            self._done.wait_for(lambda: not self._coding + self._writing or self._failure)
-        self.check()
+            while self._coding + self._writing and self._failure is None:
+                if stopped is not None and stopped():
+                    return False
+                self._done.wait(_ASK_EVERY_S if stopped is not None else None)
+            self.check()
+        self._workers.forget_retired()
+        return True
+
+    def halted(self) -> bool:
+        """Return whether the disk has had something to do for long, and done nothing of it."""
+        with self._done:
+            if not self._to_write_bytes:
+                return False
+            frame_s = self._balance.left_s(waiting_bytes=self.frame_bytes, coding_bytes=0)
+            most_s = max(_HALT_LEAST_S, _HALT_TIMES * (frame_s or 0.0))
+            return time.perf_counter() - self._moved_s > most_s
 
     def frames(self) -> npt.NDArray[np.void]:
         """Return all frames, FRAME; those that were never stored have no pages."""
@@ -239,17 +260,14 @@ class FrameWriter:
                 arena.madvise(mmap.MADV_DONTNEED)
 
     def set_background(self, *, background: bool) -> None:
-        """Give way to everything else on this machine, or not; waits until nothing is under way."""
-        self._nice = _NICE_BEHIND if background else _NICE
-        if not background:
-            # What is under way would be long in coming, where a busy task has the only CPU.
-            self._hurry()
-        self.drain()
+        """Give way to everything else on this machine, or not; what is under way goes on.
+
+        Raises:
+            StoreError: What was given before could not be stored.
+        """
+        self._workers.set_background(background=background)
         self._background = background
-        pools = self._coders, self._writers
-        self._coders, self._writers = self._pools()
-        for pool in pools:
-            pool.shutdown()
+        self.check()
 
     @property
     def failed(self) -> bool:
@@ -264,9 +282,8 @@ class FrameWriter:
         Returns:
             Bool, shape (frames,): which of all frames are lost.
         """
-        # In this order: what is compressed still goes to the writers, which drop it.
-        self._coders.shutdown()
-        self._writers.shutdown()
+        # What is compressed still goes to those that write, who drop it.
+        self._workers.finish()
         whole = self._segments.salvage()
         lost = [row is None or (row[1] != codec.ZERO and row[0] not in whole) for row in self._rows]
         self._rows = [None if gone else row for row, gone in zip(self._rows, lost, strict=True)]
@@ -276,64 +293,34 @@ class FrameWriter:
             self._to_code_bytes = self._to_write_bytes = 0
             self._failure = None
             self._known = {one: place for one, place in self._known.items() if place[0] in whole}
-        self._coders, self._writers = self._pools()
         return np.concatenate((np.zeros(len(self._before), np.bool_), np.array(lost, np.bool_)))
 
     def close(self) -> None:
         """Stop, and wait for the threads; what is under way is finished or dropped."""
-        self._coders.shutdown(cancel_futures=True)
-        self._writers.shutdown(cancel_futures=True)
+        self._workers.close()
         # Not left to whenever the interpreter looks for cycles, of which we are one: by then there may be more of us.
         self._free, self._buffers = [], ()
 
-    def _pools(self) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
-        # Coders get the CPU after those that receive: what they leave is stored raw.
-        self._threads = {}
-        return (
-            ThreadPoolExecutor(
-                self._options.workers,
-                "snaplib-codec",
-                initializer=self._give_way,
-                initargs=(self._threads, 0),
-            ),
-            ThreadPoolExecutor(
-                _WRITERS,
-                "snaplib-write",
-                initializer=self._give_way,
-                initargs=(self._threads, _WRITERS_LESS),
-            ),
-        )
+    def _for_codec(self, at: int, size: int, stopped: Callable[[], bool] | None) -> bool:
+        """Wait until there is somebody for a frame, and tell whether to compress it.
 
-    def _give_way(self, threads: dict[int, int], less: int) -> None:
-        """Have this thread get the CPU after others."""
-        tid = threading.get_native_id()
-        threads[tid] = less
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, tid, min(19, own + self._nice - less))
-
-    def _hurry(self) -> None:
-        """Have the threads that there are get the CPU sooner, if this process may do that."""
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        for tid, less in list(self._threads.items()):
-            with contextlib.suppress(PermissionError, ProcessLookupError):
-                os.setpriority(os.PRIO_PROCESS, tid, min(19, own + self._nice - less))
-
-    def _for_codec(self, at: int, size: int) -> bool:
-        """Wait until there is somebody for a frame, and tell whether to compress it."""
+        One that nobody waits for is one more: its buffer bounds it.
+        """
         policy = self._options.codec
         with self._done:
             worth = policy == "zstd" or (policy == "auto" and self._balance.worth_trying(at))
             while self._failure is None:
-                if worth and self._coding < self._most_coding:
+                at_once = stopped is not None and stopped()
+                if worth and (at_once or self._coding < self._most_coding):
                     self._coding += 1
                     self._to_code_bytes += size
                     return True
                 may_write = not worth or (policy == "auto" and self._disk_has_time(size))
-                if may_write and self._writing < _MOST_WRITING:
+                if may_write and (at_once or self._writing < _MOST_WRITING):
                     self._writing += 1
-                    self._to_write_bytes += size
+                    self._expect(size)
                     return False
-                self._done.wait()
+                self._done.wait(_ASK_EVERY_S if stopped is not None else None)
             raise self._failure
 
     def _disk_has_time(self, size: int) -> bool:
@@ -342,7 +329,7 @@ class FrameWriter:
         )
 
     def _code(self, at: int, buffer: memoryview, view: memoryview) -> None:
-        """Compress one frame and pass it on; runs in a thread of `_coders`."""
+        """Compress one frame and pass it on; runs in a thread that compresses."""
         try:
             begun = time.perf_counter()
             stored = codec.compress(view, self._options.level)
@@ -354,13 +341,19 @@ class FrameWriter:
             size = len(view) if stored is None else len(stored)
             self._balance.compressed(len(view), size, took_s)
             self._to_code_bytes -= len(view)
-            self._to_write_bytes += size
+            self._expect(size)
         if stored is None:
-            self._writers.submit(self._write, at, codec.RAW, view, buffer, coded=True)
+            self._workers.write(self._write, at, codec.RAW, view, buffer, coded=True)
         else:
             pages = len(view) // PAGE_BYTES
             self.give_back(buffer)
-            self._writers.submit(self._write, at, codec.ZSTD, stored, None, pages, coded=True)
+            self._workers.write(self._write, at, codec.ZSTD, stored, None, pages, coded=True)
+
+    def _expect(self, size: int) -> None:
+        """Note that the disk has something more to write."""
+        if not self._to_write_bytes:
+            self._moved_s = time.perf_counter()
+        self._to_write_bytes += size
 
     def _fail(self, error: Exception) -> None:
         with self._done:
@@ -377,7 +370,7 @@ class FrameWriter:
         *,
         coded: bool,
     ) -> None:
-        """Store one frame; runs in a thread of `_writers`."""
+        """Store one frame; runs in a thread that writes."""
         try:
             if self._failure is None:
                 self._store(at, kind, stored, pages or len(stored) // PAGE_BYTES)
@@ -389,6 +382,7 @@ class FrameWriter:
             else:
                 self._writing -= 1
             self._to_write_bytes -= len(stored)
+            self._moved_s = time.perf_counter()
             if buffer is not None:
                 self._free.append(buffer)
             self._done.notify_all()

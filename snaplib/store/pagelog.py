@@ -24,7 +24,7 @@ from snaplib.store.places import PLACE_SHIFT, Places, frame_of
 from snaplib.store.runs import RunSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from snaplib.store.balance import CodecFigures
     from snaplib.store.segments import SegmentWriter
@@ -173,8 +173,12 @@ class PageLogWriter:
         feed.close()
         self._feeds.remove(feed)
 
-    def take(self, feed: Feed) -> RunSet:
-        """Lay what came through a feed over what the log has.
+    def take(self, feed: Feed, stopped: Callable[[], bool] | None = None) -> RunSet:
+        """Lay what came through a feed over what the log has; it may still be on its way to the store.
+
+        Args:
+            feed: The feed.
+            stopped: Asked while nobody takes its last frame whether to stop waiting for that.
 
         Returns:
             Which pages came, by their numbers.
@@ -182,7 +186,7 @@ class PageLogWriter:
         Raises:
             StoreError: It could not be stored.
         """
-        newer = feed.flush()
+        newer = feed.flush(stopped)
         with self._lock:
             self._places = self._places.under(newer)
         return newer.covered()
@@ -240,20 +244,34 @@ class PageLogWriter:
         self._pages = 0
         return lost
 
-    def drain(self) -> None:
+    def drain(self, stopped: Callable[[], bool] | None = None) -> bool:
         """Wait until everything that came is stored; the segments are not durable yet.
+
+        Args:
+            stopped: Asked now and then whether to stop waiting; it must return at once.
+
+        Returns:
+            Whether it is; if not, it is stored later.
 
         Raises:
             StoreError: Something could not be stored.
         """
-        self._frames.drain()
+        return self._frames.drain(stopped)
+
+    def halted(self) -> bool:
+        """Return whether the store has had something to do for long, and done nothing of it."""
+        return self._frames.halted()
 
     def rest(self) -> None:
         """Give memory back until more pages come."""
         self._frames.rest()
 
     def set_background(self, *, background: bool) -> None:
-        """Give way to everything else on this machine, or not."""
+        """Give way to everything else on this machine, or not; what is under way goes on.
+
+        Raises:
+            StoreError: What came before could not be stored.
+        """
         self._frames.set_background(background=background)
 
     def live_bytes(self, segments: int) -> npt.NDArray[np.float64]:

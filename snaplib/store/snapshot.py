@@ -385,7 +385,13 @@ class SnapshotWriter:
         return self.pages.pages_in(worn)
 
     def prepare(self) -> None:
-        """Have everything ready for the last pages, of which a task waits for the end."""
+        """Have everything ready for the last pages, of which a task waits for the end.
+
+        What is on its way already is not waited for.
+
+        Raises:
+            StoreError: Something that came before could not be stored.
+        """
         self.pages.set_background(background=False)
         self._segments.prepare()
 

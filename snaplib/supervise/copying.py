@@ -52,6 +52,7 @@ class Copying:
         self._stop = threading.Event()
         self._deadline: Deadline | None = None
         self._job: Job | None = None
+        self._removing: Job | None = None
         self._began_s = 0.0
 
     @property
@@ -129,11 +130,20 @@ class Copying:
             self._tell("copied", **result, copy_s=copy_s)
 
     def _replace(self, snapshot: Snapshot) -> None:
-        """Remove the snapshot before; if that fails it is one too many, which costs only room."""
-        if self._last is not None:
+        """Have the snapshot before removed; if that fails it is one too many, which costs only room."""
+        before, self._last = self._last, snapshot
+        if before is None:
+            return
+        earlier = self._removing
+
+        def remove() -> None:
+            if earlier is not None:
+                earlier.join()
             with contextlib.suppress(StoreError):
-                self._store.remove(self._last.id)
-        self._last = snapshot
+                self._store.remove(before.id)
+
+        # A store may take its time, and a notice must not wait for it.
+        self._removing = Job("remove", remove, lambda _job: None)
 
     def stop(self) -> None:
         """Have what is under way stop; `finished` is called once it has."""
@@ -143,8 +153,9 @@ class Copying:
 
     def join(self) -> None:
         """Wait for the end of what is under way."""
-        if self._job is not None:
-            self._job.join()
+        for job in (self._job, self._removing):
+            if job is not None:
+                job.join()
 
     def _tell(self, event: str, **details: Any) -> None:
         # A notice may have come meanwhile: then its state counts.

@@ -152,9 +152,11 @@ class WarmSaver:
 
     def snapshot(self, deadline: Deadline) -> Snapshot:
         """Dump what has changed since the last snapshot, and let the task run on."""
-        return self._context.dump(
+        snapshot = self._context.dump(
             deadline, leave_running=True, warm=self._warm, plan=self._expected_delta()
         )
+        self._warm.begin_ahead()
+        return snapshot
 
     def hint(self) -> None:
         """Make the next round now."""
@@ -191,7 +193,8 @@ class WarmSaver:
     def _hurry(self, deadline: Deadline) -> None:
         """Make a last round, so that the task stands still for less.
 
-        It works on meanwhile, and if the window ends early that is lost: no more than was promised.
+        It works on meanwhile, and if the window ends early that is lost: no more than was promised.  What the round has
+        read and the store not taken yet goes on beside the dump.
         """
         most_s = min(deadline.left_s * _HURRY_SHARE, self._context.promise.left_s())
         if most_s <= 0:
@@ -202,7 +205,7 @@ class WarmSaver:
         began_s = self._clock()
         try:
             with self._pace.unbounded():
-                if not self._warm.copy(stop).left_pages:
+                if not self._warm.copy(stop, is_last=True).left_pages:
                     self._copied_at_s = began_s
         except SnaplibError:
             # The dump is about to find out for itself.

@@ -1,7 +1,8 @@
-"""Stores for tests: one in memory, and one that fails when it is told to."""
+"""Stores for tests: one in memory, and others that fail, or do nothing, when they are told to."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from snaplib.store.backend import Backend, Data, Hold, ObjectReader, ObjectWriter
 
-__all__ = ["FailingBackend", "MemoryBackend"]
+__all__ = ["FailingBackend", "HaltingBackend", "MemoryBackend"]
 
 
 class MemoryBackend:
@@ -269,6 +270,42 @@ class FailingBackend:
     def free_bytes(self) -> int | None:
         """Return the room that is left."""
         return self._room_bytes
+
+
+class HaltingBackend(FailingBackend):
+    """A backend that takes nothing for as long as it is told so, and answers nobody meanwhile.
+
+    Args:
+        backend: Where to keep what it takes.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend, sys.maxsize)
+        self._going = threading.Event()
+        self._waiting = 0
+        self.go_on()
+
+    def halt(self) -> None:
+        """Take nothing from now on."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """Take everything again, also what has been waiting."""
+        self._going.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return self._waiting
+
+    def spend(self, count: int) -> None:
+        """Wait until it goes on."""
+        with self._lock:
+            self._waiting += 1
+        self._going.wait()
+        with self._lock:
+            self._waiting -= 1
+        super().spend(count)
 
 
 class _FailingWriter:

@@ -47,7 +47,8 @@ def copy_pages(
         procfs: Where the processes are seen.
         pids: The pid of each process as seen there, by that in its own PID namespace.
         pages: Which, by their numbers in the log.
-        stopped: Asked now and then whether to stop; returns at once.
+        stopped: Asked now and then whether to stop; returns at once.  What has been read by then may still be on its
+            way to the store.
         copied: Called with the bytes of each piece that has been read; may take its time.
 
     Returns:
@@ -74,7 +75,7 @@ def copy_pages(
                     continue
                 read = functools.partial(_read, memory, log.page_number(space, 0), copied)
                 tried |= feed.gather(mine, read, stopped)
-        log.take(feed)
+        log.take(feed, stopped)
     finally:
         log.release(feed)
     return tried

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -72,6 +73,8 @@ class WarmCopy:
         self._open_tracker = open_tracker
         self._tracker: Tracker | None = None
         self._writer: SnapshotWriter | None = None
+        #: The next one, on its way.
+        self._coming: Future[SnapshotWriter] | None = None
         self._parent: Parent | None = None
         self._final: FinalCopy | None = None
         #: Pages that have changed and are not copied yet, by their numbers in the log.
@@ -104,7 +107,21 @@ class WarmCopy:
             self._writer.pages.set_background(background=True)
         return self._writer
 
+    def begin_ahead(self) -> None:
+        """Begin the next snapshot already, in a thread of its own: a dump is not to wait for what the store takes."""
+        if self._writer is None and self._coming is None:
+            pool = ThreadPoolExecutor(1, "snaplib-begin")
+            self._coming = pool.submit(
+                self.store.begin, self.key, self._options, parent=self._parent
+            )
+            pool.shutdown(wait=False)
+
     def _begin(self) -> SnapshotWriter:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            # Else it is tried again.
+            with contextlib.suppress(StoreError):
+                return coming.result()
         if self._parent is not None:
             try:
                 return self.store.begin(self.key, self._options, parent=self._parent)
@@ -113,12 +130,21 @@ class WarmCopy:
                 self.give_up()
         return self.store.begin(self.key, self._options)
 
-    def copy(self, stop: threading.Event | None = None, *, most_s: float | None = None) -> Round:
+    def copy(
+        self,
+        stop: threading.Event | None = None,
+        *,
+        most_s: float | None = None,
+        is_last: bool = False,
+    ) -> Round:
         """Copy what has changed since the last round; the first copies everything.
 
         Args:
-            stop: Once it is set this returns within some 50 ms.
+            stop: Once it is set this returns within some 50 ms, whatever the store does.  What has been read by then
+                goes on to the store, and counts as copied: if that fails, the next round or dump tells.
             most_s: How long it may take; the next round then goes on with what is left.
+            is_last: A dump follows at once: nothing is tidied up before, nothing waited for afterwards, and it ends
+                when the store comes to a halt.
 
         Raises:
             CannotTrack: Nothing tells which pages of this task change.
@@ -134,14 +160,27 @@ class WarmCopy:
             pids = self._pids()
             scan = tracker.scan(still=True)
             changed = self._note(scan, pids)
-            # A device may still be filling pages unless all has stood still for a moment.
             until_s = began_s + most_s if most_s is not None else float("inf")
-            tried = self._copy(pids, stop, until_s) if scan.still else _NOTHING
+
+            def stopped() -> bool:
+                if stop.is_set() or time.monotonic() >= until_s:
+                    return True
+                return is_last and log.halted()
+
+            def pause(copied_bytes: int) -> None:
+                stop.wait(min(self._pace.pause_s(copied_bytes), until_s - time.monotonic()))
+
+            tried = _NOTHING
+            # A device may still be filling pages unless all has stood still for a moment.
+            if scan.still and (is_last or self._tidied_up(stopped)):
+                tried = copy_pages(
+                    log, self.task.procfs, pids, self._owed, stopped=stopped, copied=pause
+                )
             self._owed -= tried
-            log.drain()
-            log.rest()
-            # What the codec took is not needed either before the next round.
-            trim_heap()
+            if not is_last and log.drain(stop.is_set):
+                log.rest()
+                # What the codec took is not needed either before the next round.
+                trim_heap()
         except StoreUnreachable:
             self.failed()
             raise
@@ -175,19 +214,19 @@ class WarmCopy:
     def _pids(self) -> dict[int, int]:
         return {member.ns_pid: member.pid for member in self.task.members()}
 
-    def _copy(self, pids: dict[int, int], stop: threading.Event, until_s: float) -> RunSet:
+    def _tidied_up(self, stopped: Callable[[], bool]) -> bool:
+        """Have pages copied anew that are nearly all that is left of their segments.
+
+        Returns:
+            False if it was stopped while what came before was still on its way.
+        """
         log = self.writer.pages
+        if not log.drain(stopped):
+            return False
         worn_out = self.writer.worn_out()
         log.forget(worn_out)
         self._owed |= worn_out
-
-        def stopped() -> bool:
-            return stop.is_set() or time.monotonic() >= until_s
-
-        def pause(copied_bytes: int) -> None:
-            stop.wait(min(self._pace.pause_s(copied_bytes), until_s - time.monotonic()))
-
-        return copy_pages(log, self.task.procfs, pids, self._owed, stopped=stopped, copied=pause)
+        return True
 
     def _note(self, scan: DirtyScan, pids: dict[int, int]) -> int:
         """Forget the copies of pages that have changed, and note that they are to be copied."""
@@ -321,6 +360,10 @@ class WarmCopy:
             if final is not None:
                 with contextlib.suppress(CopyFailed):
                     final.end()
+            coming, self._coming = self._coming, None
+            if coming is not None:
+                with contextlib.suppress(StoreError):
+                    coming.result().abort()
             if self._writer is not None:
                 self._writer.abort()
         finally:

@@ -20,6 +20,8 @@ from snaplib import Store, Supervisor
 from snaplib.errors import SnaplibError
 from snaplib.store.address import open_backend
 
+#: How often to look whether a way that is closed is open again.
+_LOOK_EVERY_S = 0.02
 _TASK = """
 import os, sys, time
 size = int(sys.argv[1]) << 20
@@ -36,7 +38,7 @@ class Throttled:
 
     Args:
         folder: A store's folder.
-        bytes_per_s: Tells how many, together with whoever else names the same folder.
+        bytes_per_s: Tells how many, together with whoever else names the same folder; none while it is 0.
     """
 
     def __init__(self, folder: Path, bytes_per_s: Callable[[], float]) -> None:
@@ -53,12 +55,14 @@ class Throttled:
 
     def spend(self, count: int) -> None:
         """Wait until so many bytes have gone through: whoever comes first goes first."""
+        while not (rate := self._bytes_per_s()):
+            time.sleep(_LOOK_EVERY_S)
         fcntl.flock(self._clock, fcntl.LOCK_EX)
         try:
             self._clock.seek(0)
             data = self._clock.read(8)
             free_s = struct.unpack("d", data)[0] if data else 0.0
-            until_s = max(free_s, time.monotonic()) + count / self._bytes_per_s()
+            until_s = max(free_s, time.monotonic()) + count / rate
             self._clock.truncate(0)
             self._clock.write(struct.pack("d", until_s))
             self._clock.flush()

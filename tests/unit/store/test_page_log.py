@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import queue
 import tempfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ from hypothesis import strategies as st
 from snaplib.errors import StoreFull, UsageError
 from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
 from snaplib.store.balance import Balance
+from snaplib.store.feed import Feed
 from snaplib.store.framewriter import FrameWriter
 from snaplib.store.index import FRAME
+from snaplib.store.runs import RunSet
 from snaplib.store.segments import SegmentWriter
+from snaplib.store.workers import Workers
 from snaplib.testing.snapshots import NOISE, feed
 from snaplib.testing.snapshots import SAMPLE_TASK as TASK
 from snaplib.testing.stores import FailingBackend, MemoryBackend
@@ -285,27 +290,116 @@ def test_after_a_failure_nothing_is_thought_to_be_on_its_way():
         frames.close()
 
 
+def give(frames, count, stopped=None):
+    """Give frames of one page each to a writer; returns their numbers."""
+    numbers = []
+    for _ in range(count):
+        number, buffer = frames.acquire()
+        buffer[:] = np.random.default_rng(number).bytes(PAGE_BYTES)
+        frames.submit(number, buffer, PAGE_BYTES, stopped)
+        numbers.append(number)
+    return numbers
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_nobody_who_is_in_a_hurry_waits_for_a_disk_that_stands_still(codec):
+    """What is on its way goes on beside what comes then, and all of it is stored in the end."""
+    gate = Gate()
+    options = PageLogOptions(frame_bytes=PAGE_BYTES, workers=1, codec=codec)
+    frames = FrameWriter(gate, options, np.zeros(0, FRAME))
+    try:
+        # More than anybody takes.
+        before = give(frames, 8, lambda: True)
+        assert not frames.drain(lambda: True)
+        frames.set_background(background=True)
+        frames.set_background(background=False)
+        now = give(frames, 2, lambda: True)
+        assert not frames.frames()["pages"].any()
+        gate.open.set()
+        assert frames.drain()
+        assert frames.frames()["pages"].tolist() == [1] * len(before + now)
+        frames.set_background(background=True)
+        give(frames, 1)
+        assert frames.drain(lambda: False)
+    finally:
+        gate.open.set()
+        frames.close()
+
+
+def test_whether_a_disk_has_come_to_a_halt(monkeypatch):
+    """It is told by what it has to do, and does not."""
+    monkeypatch.setattr("snaplib.store.framewriter._HALT_LEAST_S", 0.0)
+    gate = Gate()
+    options = PageLogOptions(frame_bytes=PAGE_BYTES, workers=1, codec="none")
+    frames = FrameWriter(gate, options, np.zeros(0, FRAME))
+    try:
+        assert not frames.halted()
+        give(frames, 1)
+        end_s = time.monotonic() + 60
+        while not frames.halted():
+            assert time.monotonic() < end_s
+        gate.open.set()
+        frames.drain()
+        assert not frames.halted()
+    finally:
+        gate.open.set()
+        frames.close()
+
+
+def test_what_is_gathered_when_nobody_takes_it():
+    """Who is told to stop is not kept by a disk that stands still, and what was read is stored later."""
+    gate = Gate()
+    options = PageLogOptions(frame_bytes=PAGE_BYTES, workers=1, codec="none")
+    frames = FrameWriter(gate, options, np.zeros(0, FRAME))
+    feed = Feed(frames)
+    read = []
+
+    def read_one(room, some):
+        room[:] = NOISE[:PAGE_BYTES]
+        read.append(some)
+        return some
+
+    try:
+        # Four are taken; the fifth is read, and then it is told to stop.
+        tried = feed.gather(RunSet.of([0], [20]), read_one, lambda: len(read) > 4)
+        assert tried.pages == len(read) == 5
+        assert feed.flush(lambda: True).pages == 5
+        gate.open.set()
+        frames.drain()
+        assert frames.frames()["pages"].tolist() == [1] * 5
+    finally:
+        gate.open.set()
+        feed.close()
+        frames.close()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may be less nice than it was")
-def test_who_is_in_a_hurry_gets_the_cpu_sooner(monkeypatch):
+def test_who_is_in_a_hurry_gets_the_cpu_sooner():
     """What was begun in the background does not keep a dump waiting."""
-    frames = FrameWriter(Gate(), PageLogOptions(workers=1), np.zeros(0, FRAME))
-    frames.set_background(background=True)
-    threads = [
-        pool.submit(threading.get_native_id).result() for pool in (frames._coders, frames._writers)
-    ]
-    seen = []
+    workers = Workers(1)
+    go_on = threading.Event()
 
     def niceness():
         return [os.getpriority(os.PRIO_PROCESS, tid) for tid in threads]
 
+    def threads_at_work():
+        found = [queue.Queue(), queue.Queue()]
+        for begin, one in zip((workers.code, workers.write), found, strict=True):
+            begin(lambda one=one: (one.put(threading.get_native_id()), go_on.wait(60)))
+        return [one.get(timeout=60) for one in found]
+
     try:
         own = os.getpriority(os.PRIO_PROCESS, 0)
+        workers.set_background(background=True)
+        threads = threads_at_work()
         assert niceness() == [min(19, own + 10), min(19, own + 5)]
-        monkeypatch.setattr(frames, "drain", lambda: seen.append(niceness()))
-        frames.set_background(background=False)
-        assert seen == [[min(19, own + 5), own]]
+        workers.set_background(background=False)
+        assert niceness() == [min(19, own + 5), own]
+        threads = threads_at_work()
+        assert niceness() == [min(19, own + 5), own]
     finally:
-        frames.close()
+        go_on.set()
+        workers.close()
 
 
 def test_memory_that_does_not_compress():
