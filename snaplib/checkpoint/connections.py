@@ -179,6 +179,7 @@ class _Decision:
         places = self._nowhere.setdefault((version, one.local.port), _nowhere(one))
         for local, remote in places:
             if self._is_free(one, local, remote):
+                self._taken.add((local, remote))
                 state = CLOSE_WAIT if one.state in _RECEIVED_ALL else ESTABLISHED
                 placement = Placement(_dressed(one, local), _dressed(one, remote), state)
                 return Fate(one, peer, "reset", why, placement)
