@@ -3,7 +3,7 @@
 python -m tests.guests build                       make what guests are made of; all others do that as well
 python -m tests.guests refresh                     make it again, with the kernels of today
 python -m tests.guests [--kernel K] -- COMMAND...  run a command in the checkout's copy, as root
-python -m tests.guests [--kernel K] test [PATH...] run tests; of all kernels unless one is named
+python -m tests.guests [--kernel K] test [PATH...] run what is planned, or tests; on all kernels unless one is named
 python -m tests.guests pair [WAY [SOURCE TARGET]]  move a task with a live connection from guest to guest
 python -m tests.guests matrix                      write docs/support.md from the results of the tests
 """
@@ -21,7 +21,7 @@ from tests.guests.matrix import write_matrix
 from tests.guests.pair import MOVES, run_pair
 from tests.guests.results import RESULTS, write_results
 from tests.guests.running import run_job
-from tests.guests.suite import PATHS, run_suite
+from tests.guests.suite import Suite
 
 #: What a build that failed ends with.
 _NOT_BUILT = 3
@@ -64,8 +64,8 @@ def main(words: list[str]) -> int:
         return 0
     if verb == "test":
         kernels = [args.kernel] if args.kernel else list(KERNELS)
-        paths = tuple(rest) or PATHS
-        return run_suite(kernels, image, accelerator=args.accelerator, paths=paths)
+        suite = Suite(image, args.accelerator)
+        return suite.run_some(kernels, rest) if rest else suite.run_all(kernels)
     if verb == "pair":
         way = rest[0] if rest else "eager"
         if way not in MOVES or not {*rest[1:]} <= {*KERNELS} or len(rest) not in (0, 1, 3):

@@ -285,7 +285,15 @@ def _write_job(job: Job, path: Path) -> None:
     lines = [
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
         "export PATH=/opt/snaplib/.venv/bin:$PATH",
-        f"exec {shlex.join(job.command)}",
+        # By a pipe: the port is a device, which no task that inherits it could be saved with.  What the command leaves
+        # running may hold the pipe, and is not waited for.
+        "exec 4>&1 > >(exec cat >&4) 2>&1",
+        "pump=$!",
+        shlex.join(job.command),
+        "status=$?",
+        "exec >&4 2>&1",
+        "for _ in {1..30}; do kill -0 $pump 2>/dev/null && sleep 0.1; done",
+        "exit $status",
     ]
     listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, check=True).stdout.decode().split("\0")

@@ -17,9 +17,6 @@ RESULTS = ROOT / "build/guests"
 #: Lines of a guest's output that begin with it are for `told_in`.
 MARK = "\x1e"
 
-#: What every guest runs when those of other kernels have left their snapshots.
-CROSSED = "tests/guests/inside/test_other_kernels.py"
-
 _NOT_RUN = "not run"
 
 
@@ -127,19 +124,9 @@ def write_results(folder: Path = RESULTS) -> Path:
         folder: Of the results.
     """
     kernels: dict[str, Any] = {}
-    records = {kernel: _records(folder, kernel) for kernel in KERNELS}
-    # A test that was there for one guest is there for all, but those of what each of the others has left.
-    names = {
-        name: Record(_NOT_RUN)
-        for known in records.values()
-        for name in known
-        if not name.startswith(CROSSED)
-    }
     for kernel in KERNELS:
         doctor = folder / kernel / "doctor.json"
-        files = {name.partition("::")[0] for name in records[kernel]}
-        missing = {name: one for name, one in names.items() if name.partition("::")[0] in files}
-        tests = verdicts({**missing, **records[kernel]})
+        tests = verdicts(_records(folder, kernel))
         kernels[kernel] = {
             "doctor": json.loads(doctor.read_text()) if doctor.exists() else None,
             "tests": {path: attrs.asdict(one) for path, one in tests.items()},

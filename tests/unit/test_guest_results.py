@@ -92,16 +92,6 @@ def test_a_later_run_changes_only_what_it_has_tried(tmp_path: Path) -> None:
     assert (freezer["passed"], freezer["failed"], freezer["not_run"]) == (2, [], [])
 
 
-def test_what_one_guest_has_and_another_did_not_come_to_was_not_run(tmp_path: Path) -> None:
-    for kernel, names in {"6.1": ("a", "b[x]"), "newest": ("a",)}.items():
-        said = output(*(outcome(f"{FREEZER}::{name}", "passed") for name in names))
-        note_tests(kernel, told_in(said), tmp_path)
-    found = json.loads(write_results(tmp_path).read_text())["kernels"]
-    assert found["newest"]["tests"][FREEZER]["not_run"] == ["b[x]"]
-    assert found["6.1"]["tests"][FREEZER]["not_run"] == []
-    assert found["6.12"]["tests"] == {}
-
-
 def test_lines_are_shown_in_words() -> None:
     said = MARK + json.dumps(outcome(f"{FREEZER}::a", "passed"))
     assert readable(said) == f"passed    1.2 s  {FREEZER}::a"
@@ -133,6 +123,9 @@ def test_the_page_says_what_failed_what_does_not_apply_and_what_was_not_run(
     applies = "1 passed, 1 do not apply"
     assert any(line.endswith(f"| {applies} | not run | {applies} |") for line in lines)
     assert any(line.endswith("| not run | not run | not run |") for line in lines)
+    assert any(
+        line.startswith("| soft-dirty") and line.endswith("| not run | - | - |") for line in lines
+    )
     assert "| cut off while it saves | 7.2.1 | 6.1.0-1 | passed |" in lines
     assert "| saved on notice, restored lazily | 7.2.1 | 6.12 | not run |" in lines
 

@@ -1,10 +1,11 @@
 """A process that holds one kernel feature, and can say whether it still works.
 
     python features.py NAME READY [ARGUMENT]    hold the feature NAME until killed
+    python features.py together FOLDER NAME...  hold each in a child of its own; READY is FOLDER/NAME/ready
     python features.py check READY              ask such a process to check itself
 
 The first form writes ``ready`` into the file READY once the feature is there, or ``unsupported:
-REASON`` when this kernel does not have it, and then sleeps. The second form prints what the
+REASON`` when this kernel does not have it, and then sleeps. The last form prints what the
 process answers, ``OK`` or ``BAD: REASON``, and exits with 0 or 1. Questions and answers are files
 beside READY, so that they work across a dump and a restore.
 
@@ -14,6 +15,8 @@ library is used: it runs under any Python, without snaplib.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -63,20 +66,28 @@ def hold(name: str, ready: Path, argument: str) -> int:
             put(answer, verdict)
 
 
-def ask(ready: Path) -> int:
-    """Ask the process that wrote READY whether its feature still works."""
+def hold_together(folder: Path, names: list[str]) -> int:
+    """Hold each feature in a child, with a folder of its own, until killed."""
+    for name in names:
+        ready = folder / name / "ready"
+        ready.parent.mkdir()
+        if os.fork() == 0:
+            os._exit(hold(name, ready, ""))
+    while True:
+        signal.pause()
+
+
+def verdict_of(ready: Path) -> str:
+    """Ask the process that wrote READY whether its feature still works; return its answer."""
     answer = beside(ready, ".answer")
     answer.unlink(missing_ok=True)
     put(beside(ready, ".ask"), "")
     deadline = time.monotonic() + ANSWER_WITHIN_S
     while not answer.exists():
         if time.monotonic() > deadline:
-            print(f"BAD: no answer after {ANSWER_WITHIN_S} s")
-            return 1
+            return f"BAD: no answer after {ANSWER_WITHIN_S} s"
         time.sleep(POLL_S)
-    verdict = answer.read_text()
-    print(verdict)
-    return 0 if verdict == "OK" else 1
+    return answer.read_text()
 
 
 def main(arguments: list[str]) -> int:
@@ -84,8 +95,12 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     name, ready = arguments[0], Path(arguments[1])
+    if name == "together":
+        return hold_together(ready, arguments[2:])
     if name == "check":
-        return ask(ready)
+        verdict = verdict_of(ready)
+        print(verdict)
+        return 0 if verdict == "OK" else 1
     return hold(name, ready, arguments[2] if len(arguments) > 2 else "")
 
 

@@ -1,50 +1,43 @@
-"""Leaves snapshots and compiled programs for guests of other kernels; see `test_other_kernels`."""
+"""Leaves a snapshot and compiled programs for guests of other kernels; see `test_other_kernels`."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from snaplib.checkpoint import dump
+from snaplib.checkpoint import dump, restore
 from snaplib.kernel.bpf.cache import BytecodeCache
 from snaplib.store import Store
 from snaplib.task import Task
+from tests.guests.inside.features import FEATURES, LEFT, NAMES, NOWHERE, all_work, ended, wait_for
+from tests.kernel.conftest import eventually
 
-FEATURES = Path(__file__).resolve().parents[2] / "workloads/features.py"
-NOWHERE = {"stdin": "/dev/null", "stdout": "/dev/null", "stderr": "/dev/null"}
+__all__ = ["eventually"]
 
-#: The same path in all guests: files are taken by reference.
-LEFT = Path("/srv/left")
 OUT = Path("/out")
-NAMES = ("threads", "children", "files", "shared-memory", "tcp-pair", "event-descriptors")
 
 pytestmark = pytest.mark.skipif(not OUT.is_dir(), reason="nothing takes what is left in /out")
 
 
 @pytest.mark.require("all")
-@pytest.mark.parametrize("name", NAMES)
-def test_a_snapshot_is_left(name):
-    folder = LEFT / name
-    folder.mkdir(parents=True)
-    ready = folder / "ready"
-    task = Task.launch(["/usr/bin/python3", str(FEATURES), name, str(ready)], **NOWHERE)
+def test_a_task_of_all_features_comes_back_and_is_left():
+    LEFT.mkdir(parents=True)
+    task = Task.launch(["/usr/bin/python3", str(FEATURES), "together", LEFT, *NAMES], **NOWHERE)
     assert task.session is not None
-    give_up = time.monotonic() + 180
-    while not ready.exists():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
-    snapshot = dump(task, Store.open(str(folder / "store"), create=True))
+    wait_for(NAMES)
+    store = Store.open(str(LEFT / "store"), create=True)
+    snapshot = dump(task, store)
     assert task.session.wait(60).saved == snapshot.id
     task.session.cleanup()
-    # Packed, for a copy would give the files of the task the wrong owners and times.
+    # Packed, for a copy would give the files of the task the wrong owners and times; and before they change.
     (OUT / "snapshots").mkdir(exist_ok=True)
-    archive = OUT / f"snapshots/{name}.tar"
-    subprocess.run(["tar", "-C", LEFT, "-cf", archive, name], check=True)
+    archive = OUT / "snapshots/left.tar"
+    subprocess.run(["tar", "-C", LEFT.parent, "-cf", archive, LEFT.name], check=True)
+    with ended(restore(store, snapshot.id, **NOWHERE)):
+        assert all_work() == {}
 
 
 @pytest.mark.require("bpf_program")
@@ -54,4 +47,3 @@ def test_compiled_programs_are_left():
     into = OUT / "snapshots/programs"
     into.mkdir(parents=True)
     shutil.copy(cache.path("faults"), into)
-    assert sys.platform == "linux"

@@ -1,62 +1,49 @@
-"""What other kernels left is restored here, or refused with the reason; their compiled programs are not loaded."""
+"""What other kernels left is restored here, and refused with the reason; their compiled programs are not loaded."""
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from snaplib.checkpoint import restore
+from snaplib.checkpoint import hostcheck, restore
+from snaplib.errors import RestoreFailed
 from snaplib.kernel.bpf import cache as bpf_cache
 from snaplib.kernel.bpf.cache import BpfUnavailable, BytecodeCache
 from snaplib.store import Store
+from tests.guests.inside.features import LEFT, NOWHERE, all_work, ended
 
-LEFT = Path("/srv/left")
 IN = Path("/in")
-FEATURES = Path(__file__).resolve().parents[2] / "workloads/features.py"
-NOWHERE = {"stdin": "/dev/null", "stdout": "/dev/null", "stderr": "/dev/null"}
 
-FOUND = sorted(IN.glob("*/*.tar"))
+FOUND = sorted(IN.glob("*/left.tar"))
 PROGRAMS = sorted(IN.glob("*/programs/*.json"))
 
 pytestmark = pytest.mark.skipif(not FOUND, reason="no other kernel has left anything in /in")
 
 
 @pytest.mark.require("all")
-@pytest.mark.parametrize("archive", FOUND, ids=[f"{one.parent.name}-{one.stem}" for one in FOUND])
-def test_a_snapshot_of_another_kernel_is_restored(archive, capsys):
-    LEFT.mkdir(parents=True, exist_ok=True)
-    folder = LEFT / archive.stem
-    shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run(["tar", "-C", LEFT, "-xf", archive], check=True)
-    store = Store.open(str(folder / "store"))
+@pytest.mark.parametrize("archive", FOUND, ids=[one.parent.name for one in FOUND])
+def test_a_task_of_all_features_is_taken_over_from(archive, monkeypatch):
+    shutil.rmtree(LEFT, ignore_errors=True)
+    LEFT.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-C", LEFT.parent, "-xf", archive], check=True)
+    store = Store.open(str(LEFT / "store"))
     (snapshot,) = store.snapshots()
     assert snapshot.host["kernel"] != platform.release()
-    task = restore(store, snapshot.id, **NOWHERE)
-    try:
-        done = subprocess.run(
-            [sys.executable, str(FEATURES), "check", str(folder / "ready")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout.strip() == "OK"
-        assert task.alive()
-    finally:
-        assert task.session is not None
-        task.session.terminate()
-        with contextlib.suppress(TimeoutError):
-            task.session.wait(20)
-        task.session.cleanup()
+    with monkeypatch.context() as patched:
+        # As on a machine whose CPU has less.
+        patched.setattr(hostcheck, "cpu_features", tuple)
+        with pytest.raises(RestoreFailed, match="this machine's CPU lacks what the task may use"):
+            restore(store, snapshot.id, **NOWHERE)
+    with ended(restore(store, snapshot.id, **NOWHERE)):
+        assert all_work() == {}
 
 
 @pytest.mark.parametrize("file", PROGRAMS, ids=[one.parts[2] for one in PROGRAMS])
-def test_programs_compiled_for_another_kernel_are_not_loaded(file, tmp_path, monkeypatch):
+def test_programs_compiled_elsewhere_are_not_loaded(file, tmp_path, monkeypatch):
     # As on a machine without bcc, whose home folder came with an image made elsewhere.
     folder = tmp_path / "bpf"
     shutil.copytree(file.parent, folder)

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from snaplib.task import Task
-from snaplib.track import (
-    PAGE_BYTES,
-    Basis,
-    SoftDirty,
-    Unknown,
-    Untracked,
-    WriteProtect,
-    open_tracker,
-)
-from tests.shadow import Shadow
+from snaplib.track import PAGE_BYTES, Unknown, Untracked
 
 pytestmark = pytest.mark.require("soft_dirty")
 
@@ -26,8 +15,6 @@ PAGES = 64
 ALL = set(range(PAGES))
 WRITTEN = {5, 6, 7, 11, 30, 31, 47}
 WORDS = ("store", "memset", "read", "recv", "remote", "thread")
-#: For so long a program runs alone between two looks.
-_RUNS_S = 0.1
 HUGE_PAGES_FILE = Path("/proc/sys/vm/nr_hugepages")
 
 
@@ -269,95 +256,3 @@ def test_what_holds_nothing_is_not_counted_where_nothing_is_tracked(victim, dirt
     with Task.attach(victim.pid) as task, Untracked(task) as tracker:
         tracker.arm()
         assert dirty(tracker.scan(), victim.pid, address, 1 << 17) == {3, 4, 5, 6, 7}
-
-
-def test_the_better_tracker_is_chosen(victim, dirty, require):
-    address = victim("map", "anon", PAGES)
-    victim("store", address, 0, PAGES)
-    with Task.attach(victim.pid) as task, open_tracker(task) as tracker:
-        try:
-            with WriteProtect(task):
-                pass
-        except Exception:  # noqa: BLE001 - whatever is in its way
-            assert tracker.basis is Basis.SOFT_DIRTY
-            assert "no PAGEMAP_SCAN" in tracker.reasons[0]
-        tracker.arm()
-        tracker.scan()
-        write(victim, "store", address)
-        assert dirty(tracker.scan(), victim.pid, address, PAGES) >= WRITTEN
-
-
-def test_both_trackers_agree_where_there_are_both(victim, dirty, require):
-    require("write_protect")
-    address = victim("map", "anon", PAGES)
-    victim("store", address, 0, PAGES)
-    with Task.attach(victim.pid) as task, WriteProtect(task) as first, SoftDirty(task) as second:
-        first.arm()
-        second.arm()
-        for word in WORDS:
-            write(victim, word, address)
-            assert dirty(first.scan(), victim.pid, address, PAGES) == WRITTEN, word
-            assert dirty(second.scan(), victim.pid, address, PAGES) == WRITTEN, word
-
-
-@pytest.fixture
-def run_tracked(track, compiled, tmp_path):
-    """Start a program that goes on for ever, and return a shadow of it."""
-    started = []
-
-    def start(*command: object) -> Shadow:
-        # It would leave whoever looks a small part of an emulated CPU; so it gets all while nobody looks.
-        words = ["nice", "-n", "19", *map(str, command)]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=tmp_path)
-        started.append(process)
-        process.stdout.readline()
-        tracker = track(process.pid)
-        shadow = Shadow(tracker._task, tracker)
-        shadow.compare()  # makes the copy
-        shadow.missing.clear()
-        return shadow
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("copied", [False, True])
-def test_no_write_of_running_threads_is_missed(run_tracked, compiled, copied):
-    shadow = run_tracked(compiled("writer", "-Wno-unused-result"), 4, 512, 23)
-    for _ in range(7):
-        for _ in range(3):
-            time.sleep(_RUNS_S)
-            shadow.copy_ahead() if copied else shadow.look()
-        shadow.compare()
-    assert shadow.missing == []
-
-
-@pytest.mark.slow
-def test_what_a_disk_writes_into_copied_pages_is_not_missed(run_tracked, compiled):
-    shadow = run_tracked(compiled("direct"), 4, 512)
-    for _ in range(7):
-        for _ in range(3):
-            time.sleep(_RUNS_S)
-            shadow.copy_ahead()
-        shadow.compare()
-    assert shadow.missing == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [3, 11])
-def test_no_write_is_missed_whatever_happens_to_the_mappings(run_tracked, compiled, seed):
-    shadow = run_tracked(compiled("churn", "-Wno-unused-result"), seed)
-    until = time.monotonic() + 20
-    rounds = 0
-    while time.monotonic() < until or rounds < 3:
-        time.sleep(_RUNS_S)
-        shadow.look()
-        time.sleep(_RUNS_S)
-        shadow.compare()
-        rounds += 1
-    assert shadow.missing == []
-    assert shadow.task.alive(), "a system call of it failed"
