@@ -28,6 +28,8 @@ __all__ = ["forecast_with", "work_of"]
 
 #: Rounds of warm copies after a notice that are looked at.
 _ROUNDS = 3
+#: USER_HZ, which is the same on all architectures that there are kernels for.
+_TICKS_A_SECOND = 100
 
 
 def work_of(profile: Profile, sample: CompressionSample | None = None) -> Work:
@@ -109,8 +111,17 @@ def forecast_with(
         warm_age_s=age_s,
         run_bytes=run_bytes,
         growth_bytes_s=growth_bytes_s,
+        running_s=_running_s(profile),
         notes=(*models.notes, *_notes(profile, curve, sample)),
     )
+
+
+def _running_s(profile: Profile) -> float:
+    if not profile.members:
+        return math.inf
+    # Since boot, as CLOCK_MONOTONIC but for the time that the machine slept.
+    began_s = min(member.start_ticks for member in profile.members) / _TICKS_A_SECOND
+    return max(profile.monotonic_s - began_s, 0.0)
 
 
 def _run_bytes(profile: Profile) -> float:

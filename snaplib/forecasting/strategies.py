@@ -87,6 +87,7 @@ class Forecast:
         warm_age_s: How old the warm copy is; None without one.
         run_bytes: How much of what is written lies together, on average; 0 where that is not known.
         growth_bytes_s: By how much memory grows a second; 0 where it does not, or that is not known.
+        running_s: For how long the task has run; infinite where that is not known.
         notes: What restricts the figures, a sentence each.
     """
 
@@ -99,6 +100,7 @@ class Forecast:
     warm_age_s: float | None = None
     run_bytes: float = 0.0
     growth_bytes_s: float = 0.0
+    running_s: float = math.inf
     notes: tuple[str, ...] = ()
 
     @property

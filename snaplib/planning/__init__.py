@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from snaplib.planning.cadence import DEFAULT_LEVEL
-from snaplib.planning.choice import Plan, plan
-from snaplib.planning.replay import POLICIES, Outcome, Recorded, replay, timer_as_safe
+from snaplib.planning.choice import plan
+from snaplib.planning.record import Plan
+from snaplib.planning.recorded import Recorded
+from snaplib.planning.replay import POLICIES, TIMERS_S, Outcome, replay, timer_as_safe
 from snaplib.planning.simulator import Course, Step, at_once, like_phaul
 
 __all__ = [
     "DEFAULT_LEVEL",
     "POLICIES",
+    "TIMERS_S",
     "Course",
     "Outcome",
     "Plan",

@@ -9,29 +9,25 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from snaplib.forecasting import (
-    SURE,
-    CompressionSample,
-    DirtyCurve,
-    Forecast,
-    Models,
-    forecast_with,
-)
-from snaplib.planning.choice import Plan, plan
+from snaplib.forecasting import CompressionSample, Forecast, Models, forecast_with
+from snaplib.planning.choice import plan
+from snaplib.planning.record import Plan
+from snaplib.planning.recorded import Recorded
 from snaplib.planning.simulator import Course, at_once, like_phaul
 
 if TYPE_CHECKING:
     from snaplib.observe import Profile
 
-__all__ = ["POLICIES", "Outcome", "Recorded", "replay", "timer_as_safe"]
+__all__ = ["POLICIES", "TIMERS_S", "Outcome", "replay", "timer_as_safe"]
 
 #: What is compared: the plan; P.Haul's rules from the notice on; copies each 5 minutes, whatever the task
 #: does; nothing but a dump at the notice.
 POLICIES = ("plan", "phaul", "timer", "full")
 
 _TIMER_S = 300.0
-#: Timers that `timer_as_safe` tries, the rarest first.
-_TIMERS_S = (
+#: Seconds between copies of timers to compare with, the rarest first.
+TIMERS_S = (
+    600.0,
     300.0,
     200.0,
     140.0,
@@ -81,41 +77,6 @@ class Outcome:
     reasons: tuple[str, ...] = ()
 
 
-class Recorded:
-    """A recording: what was written between any two instants of it.
-
-    Args:
-        profiles: In the order of time; those that go back in time are left out.
-    """
-
-    def __init__(self, profiles: Iterable[Profile]) -> None:
-        kept: list[Profile] = []
-        for profile in profiles:
-            if not kept or profile.monotonic_s > kept[-1].monotonic_s:
-                kept.append(profile)
-        self.profiles: Sequence[Profile] = kept
-        self._times = np.array([one.monotonic_s for one in kept])
-        self._curves = [DirtyCurve.of(one) for one in kept]
-
-    @property
-    def length_s(self) -> float:
-        """From the first profile to the last."""
-        return float(self._times[-1] - self._times[0]) if self.profiles else 0.0
-
-    def dirty_between(self, since_s: float, until_s: float) -> float:
-        """Return the bytes in distinct pages written between two instants (CLOCK_MONOTONIC).
-
-        Behind the end of the recording the task goes on as it did at last.
-        """
-        at = min(int(np.searchsorted(self._times, until_s)), len(self.profiles) - 1)
-        curve, seen_s = self._curves[at], float(self._times[at])
-        if until_s > seen_s or since_s > seen_s:
-            return curve.at(until_s - since_s)
-        # The profile was taken a little later than asked for: what was written since does not count.
-        late = curve.at(seen_s - since_s) - curve.at(seen_s - until_s)
-        return max(late, min(curve.at(until_s - since_s), curve.at(seen_s - since_s)))
-
-
 def replay(
     profiles: Iterable[Profile],
     models: Models,
@@ -124,6 +85,7 @@ def replay(
     bandwidth_bytes_s: float | None = None,
     sample: CompressionSample | None = None,
     policies: Sequence[str] = POLICIES,
+    timer_s: float = _TIMER_S,
 ) -> list[Outcome]:
     """Play a recorded task through, with a notice at every instant.
 
@@ -134,6 +96,7 @@ def replay(
         bandwidth_bytes_s: Of the way to the store, if another than was measured.
         sample: How well the task's memory compresses.
         policies: Which of `POLICIES`.
+        timer_s: Seconds between two copies of the timer.
 
     Returns:
         An outcome for each policy, in their order; none for an empty recording.
@@ -142,7 +105,7 @@ def replay(
     if not recorded.profiles:
         return []
     make = _Forecasts(models, window_s, bandwidth_bytes_s, sample)
-    return [_play(recorded, policy, make) for policy in policies]
+    return [_play(recorded, policy, make, timer_s) for policy in policies]
 
 
 def timer_as_safe(
@@ -173,7 +136,7 @@ def timer_as_safe(
     if not recorded.profiles:
         return None
     make = _Forecasts(models, window_s, bandwidth_bytes_s, sample)
-    for timer_s in _TIMERS_S:
+    for timer_s in TIMERS_S:
         outcome = _play(recorded, "timer", make, timer_s)
         if outcome.saved >= saved - _AS_SAFE:
             return timer_s, outcome
@@ -202,7 +165,7 @@ def _play(
     recorded: Recorded,
     policy: str,
     make: Callable[[Profile, float | None], Forecast],
-    timer_s: float = _TIMER_S,
+    timer_s: float,
 ) -> Outcome:
     copied_at: float | None = None  # when the newest finished copy began
     under_way: tuple[float, float] | None = None  # when a copy began, and when it will be finished
@@ -235,14 +198,8 @@ def _play(
             newest = plan(forecast)
             if hardest is None or forecast.full.fits < hardest[0]:
                 hardest = forecast.full.fits, newest
-            # What changes is known from the first copy on: `snaplib run` does not wait with it either.
-            first = copied_at is None and forecast.full.fits < SURE
             # The next look is at the next profile: what falls due before then is due now.
-            due = first or (
-                newest.strategy == "warm"
-                and newest.next_copy_s is not None
-                and newest.next_copy_s <= profile.interval_s / 2
-            )
+            due = newest.next_copy_s is not None and newest.next_copy_s <= profile.interval_s / 2
         elif policy == "timer":
             due = copied_at is None or now_s - copied_at >= timer_s
         if due:

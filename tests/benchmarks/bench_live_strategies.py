@@ -21,7 +21,7 @@ import attrs
 import snaplib
 from snaplib.checkpoint.compressibility import sample_compression
 from snaplib.errors import SnaplibError
-from snaplib.forecasting import SURE, CompressionSample
+from snaplib.forecasting import CompressionSample
 from snaplib.history import models_for
 from snaplib.planning import plan
 from snaplib.track import open_tracker
@@ -125,10 +125,7 @@ def by_plan(run: Run, notice_at_s: float) -> WarmCopy:
                 models=models,
             )
             made = plan(forecast)
-            # What changes is known from the first copy on: `snaplib run` does not wait with it either.
-            first = copied_at_s is None and forecast.full.fits < SURE
-            due = made.next_copy_s is not None and made.next_copy_s <= 0.5
-            if not (first or due):
+            if made.next_copy_s is None or made.next_copy_s > 0.5:
                 continue
             copied_at_s = time.monotonic()
             run.ahead_bytes += run.copy(warm, notice_at_s)

@@ -88,6 +88,50 @@ def test_one_copy_is_enough_for_a_task_that_writes_little(learned: Models) -> No
     assert later.fits >= SURE
 
 
+def test_one_copy_is_enough_where_more_would_not_make_it_likelier(learned: Models) -> None:
+    """Six tenths change again and again, soon after any copy: a younger copy misses as much."""
+    task = {"dirty_bytes_s": 1e9, "working_set_bytes": 6e8, "watched_s": 600}
+    first = forecast(learned, 1e9, window_s=10.5, bandwidth=5e7, **task)
+    later = plan(forecast(learned, 1e9, window_s=11.5, bandwidth=5e7, age_s=60, **task))
+
+    assert first.full.fits < SURE
+    assert plan(first).next_copy_s == 0
+    assert plan(first).fits_then > first.full.fits + 0.01
+    assert later.next_copy_s is None or later.next_copy_s > 600
+
+
+def test_nothing_is_copied_of_a_task_that_changes_all_of_its_memory(learned: Models) -> None:
+    task = {"dirty_bytes_s": 5e9, "working_set_bytes": 1e9, "watched_s": 600}
+    whole = forecast(learned, 1e9, window_s=10.5, bandwidth=5e7, **task)
+    made = plan(whole)
+
+    assert 0.5 < whole.full.fits < SURE
+    assert made.strategy == "full"
+    assert made.next_copy_s is None
+    assert any("copies ahead would not make it likelier" in reason for reason in made.reasons)
+
+
+def test_what_is_safe_only_with_copies_all_the_time_is_too_dear(learned: Models) -> None:
+    """Of copies twice a second the CPUs would have much to do, for what is nearly as likely without."""
+    task = {"dirty_bytes_s": 3e8, "working_set_bytes": 9e8, "watched_s": 600}
+    whole = forecast(learned, 1e9, window_s=3.2, bandwidth=2e8, **task)
+    dear = plan(whole)
+    often = plan(attrs.evolve(whole, warm_age_s=30.0))
+
+    assert 0.9 < whole.full.fits < SURE
+    assert dear.fits_then < SURE
+    assert often.next_copy_s is None or often.next_copy_s > 60
+
+
+def test_a_first_copy_shows_what_is_not_known(learned: Models) -> None:
+    first = plan(forecast(learned, 1e9, window_s=11.5, bandwidth=5e7, basis="faults"))
+    later = plan(forecast(learned, 1e9, window_s=11.5, bandwidth=5e7, basis="faults", age_s=30))
+
+    assert first.next_copy_s == 0
+    assert any("a first copy shows it" in reason for reason in first.reasons)
+    assert later.next_copy_s is None
+
+
 def growing(models: Models, size: float, age_s: float | None = None) -> Forecast:
     profile = attrs.evolve(make_profile(size, dirty_bytes_s=1e5), growth_bytes_s=3e7)
     return forecast_with(
@@ -115,6 +159,22 @@ def test_the_first_copy_of_a_growing_task_begins_while_a_full_dump_is_safe(learn
     assert plan(forecast(learned, 8e8, bandwidth=5e7, dirty_bytes_s=1e5)).strategy == "full"
 
 
+def test_a_growing_task_that_changes_all_of_its_memory_has_nothing_of_a_copy(
+    learned: Models,
+) -> None:
+    profile = make_profile(8e8, dirty_bytes_s=5e9, working_set_bytes=8e8)
+    whole = forecast_with(
+        learned,
+        attrs.evolve(profile, growth_bytes_s=3e7),
+        window_s=30,
+        bandwidth_bytes_s=5e7,
+        sample=CompressionSample(1.0),
+    )
+
+    assert whole.full.fits >= SURE
+    assert plan(whole).strategy == "full"
+
+
 def test_a_copy_of_a_growing_task_is_kept_young(learned: Models) -> None:
     made = plan(growing(learned, 8e8, age_s=5))
 
@@ -124,11 +184,15 @@ def test_a_copy_of_a_growing_task_is_kept_young(learned: Models) -> None:
 
 def test_a_task_that_dirties_faster_than_any_store(learned: Models) -> None:
     task = {"dirty_bytes_s": 5e9, "working_set_bytes": 50e9}
-    made = plan(forecast(learned, 60e9, window_s=100, bandwidth=1e8, **task))
+    whole = forecast(learned, 60e9, window_s=100, bandwidth=1e8, **task)
+    made = plan(whole)
 
     assert made.strategy == "timer"
     assert made.fits < 0.01
-    assert made.next_copy_s == 0
+    # What it has done since it began is what would be lost.
+    assert made.every_s is not None
+    assert made.next_copy_s == pytest.approx(max(made.every_s - whole.running_s, 0))
+    assert plan(attrs.evolve(whole, running_s=math.inf)).next_copy_s == 0
     text = " ".join(made.reasons)
     assert "nothing fits the window of 1 min 40 s" in text
     assert "even copies without a pause" in text
@@ -219,6 +283,9 @@ def test_plans_keep_to_the_window_if_that_can_be_done(
     assert made.next_copy_s is None or 0 <= made.next_copy_s < math.inf
     if made.strategy in ("full", "warm") and made.next_copy_s is None:
         assert made.fits_then > 0.5
+    if made.strategy == "warm":
+        # Nothing is copied for less than what there would be without.
+        assert made.fits_then >= min(whole.full.fits, SURE)
     if any(one.duration_s.median <= window_s for one in whole.strategies):
         assert made.duration_s is not None
         assert made.duration_s.median <= window_s * (1 + 1e-9)

@@ -10,7 +10,15 @@ import pytest
 
 from snaplib.forecasting import CompressionSample, Models, forecast_with
 from snaplib.observe import PageAges, Profile, Trace
-from snaplib.planning import POLICIES, Recorded, at_once, like_phaul, replay, timer_as_safe
+from snaplib.planning import (
+    POLICIES,
+    TIMERS_S,
+    Recorded,
+    at_once,
+    like_phaul,
+    replay,
+    timer_as_safe,
+)
 from snaplib.testing.dumps import HOST, STORE, SimulatedHost, make_profile
 
 TRACE = Path(__file__).parents[2] / "data" / "align.trace"
@@ -80,7 +88,7 @@ def test_the_plan_loses_to_no_baseline_on_an_aligner(
     outcomes = {
         one.policy: one
         for one in replay(
-            list(Trace(TRACE))[::2],
+            list(Trace(TRACE))[::4],
             learned,
             window_s=window_s,
             bandwidth_bytes_s=bandwidth,
@@ -106,7 +114,7 @@ def test_nothing_is_copied_where_a_full_dump_is_safe(learned: Models) -> None:
 
 
 def test_the_rarest_timer_that_is_as_safe(learned: Models) -> None:
-    profiles = recording(200)
+    profiles = recording(60)
     never = timer_as_safe(profiles, learned, 1.01, window_s=10, bandwidth_bytes_s=2e7)
     often = timer_as_safe(profiles, learned, 0.0, window_s=10, bandwidth_bytes_s=2e7)
     (plan,) = replay(
@@ -118,7 +126,17 @@ def test_the_rarest_timer_that_is_as_safe(learned: Models) -> None:
 
     assert never is None
     assert often is not None
-    assert often[0] == 300
+    assert often[0] == TIMERS_S[0] == 600
     assert timer_as_safe([], learned, 0.0) is None
     if found is not None:
         assert found[1].saved >= plan.saved - 0.001
+
+
+def test_a_timer_of_another_period(learned: Models) -> None:
+    profiles = recording(60)
+    (rare,) = replay(profiles, learned, policies=["timer"])
+    (often,) = replay(profiles, learned, policies=["timer"], timer_s=10)
+
+    assert rare.copies == 1
+    assert often.copies == 6
+    assert often.ahead_bytes > rare.ahead_bytes
