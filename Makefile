@@ -3,6 +3,7 @@
 #   make demo    a real task is saved in mid-run and finishes later with the same result
 #   make test    all tests; PYTEST_ARGS="tests/unit -k runs" for some of them
 #   make test-guests   on Linux 6.1, 6.12 and the newest, in emulated machines; GUEST_ARGS for options
+#   make test-clouds   stores in each cloud's emulator, Azure's too, which is fetched for it
 #   make bench   figures beside plain CRIU's, in the same run; BENCH_ARGS for options
 #   make lint    ruff and mypy, as CI runs them;  make format  lets ruff mend what it can
 #   make docs    the manual in docs/_build/html
@@ -12,7 +13,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-guests bench lint format docs clean distclean
+.PHONY: help setup demo test test-guests test-clouds bench lint format docs clean distclean
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
@@ -36,6 +37,11 @@ test: setup
 test-guests: setup
 	@tests/guests/prepare
 	$(BIN)/python -m tests.guests $(GUEST_ARGS) test
+
+# Azurite needs a newer Node.js than Debian has.
+test-clouds: setup
+	@tests/clouds/prepare
+	$(BIN)/python -m pytest tests/unit/store/test_clouds.py tests/unit/store/test_remote.py $(PYTEST_ARGS)
 
 bench:
 	@tools/setup --benchmarks

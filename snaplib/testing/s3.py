@@ -201,19 +201,15 @@ class FaultyProxy:
             headers = {
                 name: text for name, text in headers.items() if name.lower() != "if-none-match"
             }
-        connection = http.client.HTTPConnection(self._target, timeout=60)
-        with contextlib.closing(connection):
-            connection.request(handler.command, handler.path, body, headers)
-            answer = connection.getresponse()
-            content = answer.read()
+        status, answered, content = self.ask(handler.command, handler.path, body, headers)
         if fault == "lose":
             handler.close_connection = True
             handler.connection.shutdown(socket.SHUT_RDWR)
             return
         if request.lists and self.hidden is not None:
             content = self._without_hidden(content)
-        handler.send_response(answer.status)
-        for name, text in answer.getheaders():
+        handler.send_response(status)
+        for name, text in answered:
             if name.lower() not in (
                 "transfer-encoding",
                 "connection",
@@ -223,11 +219,28 @@ class FaultyProxy:
             ):
                 handler.send_header(name, text)
         is_head = handler.command == "HEAD"
-        length = answer.getheader("Content-Length") if is_head else str(len(content))
-        handler.send_header("Content-Length", length or "0")
+        told = next((text for name, text in answered if name.lower() == "content-length"), "0")
+        handler.send_header("Content-Length", told if is_head else str(len(content)))
         handler.end_headers()
         if not is_head:
             handler.wfile.write(content)
+
+    def ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Pass a request on; return the answer's status, headers and body.
+
+        Args:
+            method: Such as ``PUT``.
+            path: With its query.
+            body: What is sent.
+            headers: Its headers.
+        """
+        connection = http.client.HTTPConnection(self._target, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
 
     def _without_hidden(self, content: bytes) -> bytes:
         assert self.hidden is not None

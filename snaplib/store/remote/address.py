@@ -28,7 +28,7 @@ SCHEMES = ("s3", "gs", "az", "memory")
 #: The options an address may carry, by scheme; all may limit the bandwidth.
 _OPTIONS = {
     "s3": {"endpoint", "region", "bandwidth"},
-    "gs": {"bandwidth"},
+    "gs": {"endpoint", "bandwidth"},
     "az": {"account", "endpoint", "bandwidth"},
     "memory": {"bandwidth"},
 }
@@ -153,6 +153,9 @@ def _object_store(
         if address.scheme == "memory":
             return _memory(f"{address.bucket}/{address.prefix}")
         if address.scheme == "gs":
+            if endpoint:
+                config["base_url"] = endpoint.rstrip("/")
+                config["client_options"]["allow_http"] = endpoint.startswith("http://")
             return stores.GCSStore(address.bucket, prefix=prefix, **config)
         if address.scheme == "az":
             if endpoint:

@@ -50,12 +50,18 @@ def proxy(server, bucket, monkeypatch):
         yield between
 
 
-@pytest.fixture(params=["memory", "s3"])
-def remote(request, tmp_path):
+@pytest.fixture(params=["memory", "s3", "gs", "az"])
+def remote(request, tmp_path, monkeypatch):
     """A backend of each kind, empty."""
     if request.param == "memory":
         return open_remote(f"memory://{tmp_path.name}")
-    return open_remote(f"s3://{request.getfixturevalue('bucket')}/some/folder")
+    if request.param == "s3":
+        return open_remote(f"s3://{request.getfixturevalue('bucket')}/some/folder")
+    clouds = request.getfixturevalue("clouds")
+    server = clouds.google() if request.param == "gs" else clouds.azurite()
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return open_remote(clouds.url(request.param))
 
 
 def test_objects(remote):
@@ -171,7 +177,7 @@ def test_debris_goes_when_it_is_old(remote):
     remote.put_new("objects/20260101T000000.000000-bbbbbb/segment-0000", b"x")
     assert store.sweep() == []
 
-    impatient = open_remote(remote.url)
+    impatient = open_remote(remote.address)
     impatient._lease_s = 0
     deadline = time.monotonic() + 20
     swept: list[str] = []
@@ -230,7 +236,7 @@ def test_a_writer_that_stood_still_gives_up(remote, monkeypatch):
         ("s3://bucket/a/../b", "folder that is"),
         ("s3://bucket?secret=hunter2", "no option 'secret'"),
         ("s3://bucket?bandwidth=fast", "cannot be meant"),
-        ("gs://bucket?endpoint=x", "no option"),
+        ("gs://bucket?region=x", "no option"),
     ],
 )
 def test_addresses_that_cannot_be_meant(url, match):
