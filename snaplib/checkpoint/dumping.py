@@ -147,6 +147,9 @@ def dump(
     finally:
         store.backend.limit_by(None)
     snapshot = taken.snapshot
+    if taken.tracked is None and taken.writer.pages.found_pages:
+        # How long others will take that nothing is known of cannot be learned from it.
+        return snapshot
     note(
         task,
         store,
@@ -180,7 +183,7 @@ def _taken(
             # The task runs on, and there is time: take everything.
             reason = str(error)
             order.progress("full", 0)
-    with order.store.begin(key, options) as writer, scratch_dir("dump") as images:
+    with order.store.begin(key, options, find=True) as writer, scratch_dir("dump") as images:
         taken = Attempt(order, writer, images, full_because=reason)
         taken.take()
     return taken

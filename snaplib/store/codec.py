@@ -8,6 +8,7 @@ which kind, and its xxh3.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,8 @@ RAW = 0
 ZSTD = 1
 ZERO = 2
 
-_SHORT_BYTES = 240
-_LOW = (1 << 64) - 1
+#: Not of `secrets`, which brings OpenSSL.
+_SEED = int.from_bytes(os.urandom(8), "little")
 
 #: Compression that saves less is not worth the time that reading takes.
 WORTH = 0.95
@@ -63,12 +64,12 @@ def checksum(stored: Data) -> int:
 
 
 def digest(stored: Data) -> tuple[int, int]:
-    """Return the checksum of stored bytes, and 128 bits that tell them from all others.
+    """Return the checksum of stored bytes, and 128 bits that tell them from all others in this process.
 
-    Of more than 240 bytes the checksum is the lower half of xxh3's 128 bits, so that one pass is enough.
+    The latter are seeded at random: what is in a task's memory may come from somebody who wants two frames to be taken
+    for the same.
     """
-    whole = xxhash.xxh3_128_intdigest(stored)
-    return (whole & _LOW if len(stored) > _SHORT_BYTES else checksum(stored)), whole
+    return checksum(stored), xxhash.xxh3_128_intdigest(stored, _SEED)
 
 
 def compress(raw: Data, level: int) -> bytes | None:

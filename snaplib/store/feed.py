@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import UsageError
+from snaplib.store.blocks import BLOCK_PAGES, BlockFinder, Digests, block_digests
 from snaplib.store.index import PAGE_BYTES
 from snaplib.store.places import PLACE_SHIFT, Places
 from snaplib.store.runs import RunSet
@@ -33,10 +34,19 @@ class Feed:
 
     Args:
         frames: Where they go.
+        finder: Finds blocks that need not go there; none by default.
     """
 
-    def __init__(self, frames: FrameWriter) -> None:
+    def __init__(self, frames: FrameWriter, finder: BlockFinder | None = None) -> None:
         self._frames = frames
+        # Frames that hold hardly more than a block have none.
+        cuts = frames.frame_bytes >= 2 * BLOCK_PAGES * PAGE_BYTES
+        self._finder = finder if cuts else None
+        #: Whether blocks are looked for in what is declared: a task stands still meanwhile, so only where some may be
+        #: found. What is copied ahead has the time.
+        self._looks = False
+        #: Blocks of the frame that is being filled: pages from its beginning, and what is in them.
+        self._blocks: list[tuple[npt.NDArray[np.int64], Digests]] = []
         #: Rows of three 64-bit numbers: first page, pages, place.
         self._rows = array("Q")
         #: The frame that is being filled, its buffer, and how many bytes are in it.
@@ -48,6 +58,8 @@ class Feed:
         self._owed = 0
         self._page = 0
         self._row_fill = 0
+        #: Where in the frame the row ends at the latest.
+        self._row_end = 0
 
     @property
     def owed_bytes(self) -> int:
@@ -64,8 +76,24 @@ class Feed:
         if self._owed:
             raise UsageError(f"{self._owed} bytes of the run before are missing")
         self._page = page
-        self._row_fill = self._fill
         self._owed = pages * PAGE_BYTES
+        self._looks = self._finder is not None and self._finder.finds
+        self._begin_row()
+
+    def _begin_row(self) -> None:
+        """Find out how much of what is owed goes into this frame; one that has no room for it is sent."""
+        room = (self._frames.frame_bytes - self._fill) // PAGE_BYTES
+        owed = self._owed // PAGE_BYTES
+        if owed > room and self._looks:
+            # Up to the end of a block, which the next frame would only have in part.
+            aligned = (self._page + room) // BLOCK_PAGES * BLOCK_PAGES
+            if aligned <= self._page:
+                self._send()
+                aligned = self._page + self._frames.frame_bytes // PAGE_BYTES
+                aligned = aligned // BLOCK_PAGES * BLOCK_PAGES
+            room = aligned - self._page
+        self._row_fill = self._fill
+        self._row_end = self._fill + min(room, owed) * PAGE_BYTES
 
     def reserve(self, limit: int) -> memoryview:
         """Give room for bytes of the last run.
@@ -80,7 +108,7 @@ class Feed:
             StoreError: What was given before could not be stored.
         """
         self._frames.check()
-        size = min(limit, self._owed, self._frames.frame_bytes - self._fill)
+        size = min(limit, self._row_end - self._fill)
         if size <= 0:
             raise UsageError("no bytes are due")
         if self._buffer is None:
@@ -95,12 +123,21 @@ class Feed:
         """
         self._fill += count
         self._owed -= count
-        if self._owed < 0 or self._fill > self._frames.frame_bytes:
+        if self._fill > self._row_end:
             raise UsageError("more bytes than were reserved")
-        if not self._owed or self._fill == self._frames.frame_bytes:
-            self._end_row()
+        if self._fill == self._row_end:
+            count = (self._fill - self._row_fill) // PAGE_BYTES
+            if not self._looks or count < BLOCK_PAGES:
+                # Of these there may be very many.
+                place = (self._number << PLACE_SHIFT) | (self._row_fill // PAGE_BYTES)
+                self._rows.extend((self._page, count, place) if count else ())
+            else:
+                self._keep(np.array([self._page], np.uint64), np.array([count], np.uint64))
+            self._page += count
             if self._fill == self._frames.frame_bytes:
                 self._send()
+            if self._owed:
+                self._begin_row()
 
     def gather(self, pages: RunSet, read: Read, stopped: Callable[[], bool]) -> RunSet:
         """Take pages that somebody reads for us, a frame's worth at a time.
@@ -125,14 +162,17 @@ class Feed:
         while done < total and not stopped() and self._have_buffer(stopped):
             assert self._buffer is not None
             room = self._buffer[self._fill :]
-            some = _slice(pages, ends, done, min(total, done + len(room) // PAGE_BYTES))
+            after = min(total, done + len(room) // PAGE_BYTES)
+            if self._finder is not None:
+                after = _whole_blocks(pages, ends, done, after)
+                if after == done:
+                    self._send(stopped)
+                    continue
+            some = _slice(pages, ends, done, after)
             got = read(room[: some.pages * PAGE_BYTES], some)
-            counts = got.ends - got.begins
-            first = self._fill // PAGE_BYTES
-            places = np.uint64((self._number << PLACE_SHIFT) + first) + np.cumsum(counts) - counts
-            self._rows.frombytes(np.column_stack((got.begins, counts, places)).tobytes())
-            self._fill += got.pages * PAGE_BYTES
             self._row_fill = self._fill
+            self._fill += got.pages * PAGE_BYTES
+            self._keep(got.begins, got.ends - got.begins)
             done += some.pages
             if self._fill == self._frames.frame_bytes:
                 self._send(stopped)
@@ -146,18 +186,67 @@ class Feed:
             self._number, self._buffer = acquired
         return True
 
-    def _end_row(self) -> None:
-        first, after = self._row_fill // PAGE_BYTES, self._fill // PAGE_BYTES
-        if after > first:
-            self._rows.extend((self._page, after - first, (self._number << PLACE_SHIFT) | first))
-        self._page += after - first
-        self._row_fill = self._fill
+    def _keep(self, begins: npt.NDArray[np.uint64], counts: npt.NDArray[np.uint64]) -> None:
+        """Note where pages are that came one behind the other, from the beginning of the row on; those that are in the
+        store already are taken out of the frame again."""
+        first = self._row_fill // PAGE_BYTES
+        ends = np.cumsum(counts)
+        places = np.uint64((self._number << PLACE_SHIFT) + first) + ends - counts
+        if self._finder is None or int(counts.max(initial=0)) < BLOCK_PAGES:
+            self._add(begins, counts, places)
+            return
+        at, pages = _blocks_in(begins, counts)
+        if not len(at):
+            self._add(begins, counts, places)
+            return
+        assert self._buffer is not None
+        offsets = (at + first) * PAGE_BYTES
+        digests = block_digests(self._buffer, offsets.tolist())
+        found, there = self._finder.find(digests)
+        if not len(there):
+            self._blocks.append((at + first, digests))
+            self._add(begins, counts, places)
+            return
+        self._add(pages[found], np.full(len(there), BLOCK_PAGES, np.uint64), there)
+        total = int(ends[-1])
+        stays = np.ones(total, np.bool_)
+        stays[(at[found][:, None] + np.arange(BLOCK_PAGES)).ravel()] = False
+        numbers = np.repeat(begins + counts - ends, counts.astype(np.int64))
+        numbers = (numbers + np.arange(total, dtype=np.uint64))[stays]
+        memory = np.frombuffer(self._buffer, np.uint8).reshape(-1, PAGE_BYTES)
+        memory[first : first + len(numbers)] = memory[first : first + total][stays]
+        self._fill = self._row_fill + len(numbers) * PAGE_BYTES
+        if len(numbers):
+            breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+            begin = np.concatenate(([0], breaks))
+            lengths = np.diff(np.concatenate((begin, [len(numbers)]))).astype(np.uint64)
+            base = np.uint64((self._number << PLACE_SHIFT) + first)
+            self._add(numbers[begin], lengths, base + begin.astype(np.uint64))
+        moved = np.cumsum(stays) - 1
+        self._blocks.append((moved[at[~found]] + first, digests[~found]))
+
+    def _add(
+        self,
+        begins: npt.NDArray[np.uint64],
+        counts: npt.NDArray[np.uint64],
+        places: npt.NDArray[np.uint64],
+    ) -> None:
+        self._rows.frombytes(np.column_stack((begins, counts, places)).tobytes())
 
     def _send(self, stopped: Callable[[], bool] | None = None) -> None:
         if self._buffer is not None:
             buffer, self._buffer = self._buffer, None
             fill, self._fill = self._fill, 0
-            self._row_fill = 0
+            self._row_fill = self._row_end = 0
+            blocks, self._blocks = self._blocks, []
+            if not fill:
+                # All of it was found.
+                self._frames.give_back(buffer)
+                return
+            if self._finder is not None:
+                for at, digests in blocks:
+                    places = np.uint64(self._number << PLACE_SHIFT) + at.astype(np.uint64)
+                    self._finder.note(places, digests)
             self._frames.submit(self._number, buffer, fill, stopped)
 
     def flush(self, stopped: Callable[[], bool] | None = None) -> Places:
@@ -172,8 +261,7 @@ class Feed:
         """
         if self._owed:
             raise UsageError(f"{self._owed} bytes of the run before are missing")
-        if self._fill:
-            self._send(stopped)
+        self._send(stopped)
         rows = np.array(self._rows, np.uint64).reshape(-1, 3)
         self._rows = array("Q")
         return Places.of(rows[:, 0], rows[:, 1], rows[:, 2])
@@ -183,6 +271,29 @@ class Feed:
         if self._buffer is not None:
             buffer, self._buffer = self._buffer, None
             self._frames.give_back(buffer)
+
+
+def _blocks_in(
+    begins: npt.NDArray[np.uint64], counts: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Return the blocks that are wholly in runs of pages: how many pages come before each, and its first page."""
+    skipped = (-begins % np.uint64(BLOCK_PAGES)).astype(np.int64)
+    blocks = np.maximum(counts.astype(np.int64) - skipped, 0) // BLOCK_PAGES
+    run = np.repeat(np.arange(len(blocks)), blocks)
+    step = np.arange(len(run)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
+    inside = skipped[run] + step * BLOCK_PAGES
+    before = np.cumsum(counts).astype(np.int64) - counts.astype(np.int64)
+    return before[run] + inside, begins[run] + inside.astype(np.uint64)
+
+
+def _whole_blocks(pages: RunSet, ends: npt.NDArray[np.uint64], first: int, after: int) -> int:
+    """Return where to end before ``after``, so that no block is cut in two; both are places in a set of pages."""
+    run = int(np.searchsorted(ends, after, "left"))
+    last = int(pages.ends[run]) - (int(ends[run]) - after)
+    cut = last % BLOCK_PAGES
+    if last == int(pages.ends[run]) or last - cut <= int(pages.begins[run]):
+        return after
+    return max(first, after - cut)
 
 
 def _slice(pages: RunSet, ends: npt.NDArray[np.uint64], first: int, after: int) -> RunSet:

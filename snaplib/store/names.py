@@ -15,6 +15,7 @@ import urllib.parse
 import blake3
 
 __all__ = [
+    "BLOCKS",
     "BORROWS",
     "ENDS",
     "IMAGES",
@@ -41,6 +42,8 @@ ENDS = "ends"
 #: The objects of a snapshot, beside its streams and segments.
 INDEX = "index"
 IMAGES = "images"
+#: What of its pages is known by what is in them.
+BLOCKS = "blocks"
 #: What says, while a snapshot is being written, which segments of others it is going to refer to.
 USES = "uses"
 #: The same of other objects.

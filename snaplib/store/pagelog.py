@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import UsageError
+from snaplib.store.blocks import BlockFinder, Blocks
 from snaplib.store.feed import Feed
 from snaplib.store.framewriter import FrameWriter, PageLogOptions
 from snaplib.store.index import FRAME, PAGE_BYTES, RUN, Index, Space
@@ -44,17 +45,20 @@ class LoggedPages:
         spaces: The spaces, in the order of their numbers.
         places: Where the pages lie.
         frames: FRAME, shape (m,): the frames; their segments are numbers of the log's.
+        blocks: What of them is known by its content.
     """
 
     spaces: tuple[Space, ...] = ()
     places: Places = attrs.field(factory=Places.none)
     frames: npt.NDArray[np.void] = attrs.field(factory=lambda: np.empty(0, FRAME))
+    blocks: Blocks = attrs.field(factory=Blocks)
 
     def compacted(self) -> LoggedPages:
         """Return the same without the frames that hold no page any more."""
         live = self.places.pages_of_frames(len(self.frames)) > 0
-        places = self.places.moved(np.cumsum(live) - 1)
-        return LoggedPages(self.spaces, places, self.frames[live])
+        numbers = np.where(live, np.cumsum(live) - 1, -1)
+        places, blocks = self.places.moved(numbers), self.blocks.moved(numbers)
+        return LoggedPages(self.spaces, places, self.frames[live], blocks)
 
 
 class PageLogWriter:
@@ -77,6 +81,10 @@ class PageLogWriter:
     ) -> None:
         before = before or LoggedPages()
         self._frames = FrameWriter(segments, options or PageLogOptions(), before.frames)
+        # What is in use already cannot be found once more.
+        self._finder = BlockFinder(before.blocks, find=not len(before.places))
+        #: Of what `finish` has returned, their places are positions.
+        self._finished = Blocks()
         self._feeds: list[Feed] = []
         self._feed = self.feed()
         #: Rows of what is declared: number of the first page, pages, flags.
@@ -164,7 +172,7 @@ class PageLogWriter:
 
     def feed(self) -> Feed:
         """Return a new way into the log, for one thread."""
-        feed = Feed(self._frames)
+        feed = Feed(self._frames, self._finder)
         self._feeds.append(feed)
         return feed
 
@@ -236,6 +244,7 @@ class PageLogWriter:
             frames = self._frames.salvage()
             with self._lock:
                 places = self._places
+            self._finder.drop(frames)
             gone = frames[frame_of(places.places)]
             lost = RunSet.of(places.begins[gone], places.ends[gone])
             self.forget(lost)
@@ -290,27 +299,45 @@ class PageLogWriter:
 
     def give_up(self, segments: Sequence[int]) -> None:
         """Let nothing that comes from now on be in some segments."""
-        self._frames.forget(frozenset(segments))
+        given_up = frozenset(segments)
+        self._frames.forget(given_up)
+        self._finder.hide(self._in(self._frames.frames(), segments))
 
     def pages_in(self, segments: Sequence[int]) -> RunSet:
         """Return the numbers of the pages that are in some segments."""
         self.drain()
-        frames = self._frames.frames()
-        # A table, for numpy.isin brings numpy.ma.
-        numbers = frames["segment"].astype(np.int64)
-        wanted = np.zeros(1 + max(int(numbers.max(initial=-1)), *segments, -1), np.bool_)
-        wanted[np.asarray(segments, np.int64)] = True
-        chosen = wanted[numbers] & (frames["stored_bytes"] > 0)
+        chosen = self._in(self._frames.frames(), segments)
         with self._lock:
             places = self._places
         inside = chosen[frame_of(places.places)]
         return RunSet.of(places.begins[inside], places.ends[inside])
 
+    @staticmethod
+    def _in(frames: npt.NDArray[np.void], segments: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Tell of each frame whether it is in one of some segments."""
+        # A table, for numpy.isin brings numpy.ma.
+        numbers = frames["segment"].astype(np.int64)
+        wanted = np.zeros(1 + max(int(numbers.max(initial=-1)), *segments, -1), np.bool_)
+        wanted[np.asarray(segments, np.int64)] = True
+        chosen: npt.NDArray[np.bool_] = wanted[numbers] & (frames["stored_bytes"] > 0)
+        return chosen
+
+    @property
+    def found_pages(self) -> int:
+        """How many pages came that earlier snapshots have."""
+        return self._finder.found_pages
+
+    @property
+    def blocks(self) -> Blocks:
+        """What the index that `finish` has returned has of blocks; their places are positions in its sequence."""
+        return self._finished
+
     def content(self) -> LoggedPages:
         """Return what the log has; everything that came is stored by then."""
         self.drain()
         with self._lock:
-            return LoggedPages(tuple(self._spaces), self._places, self._frames.frames())
+            frames, blocks = self._frames.frames(), self._finder.all()
+            return LoggedPages(tuple(self._spaces), self._places, frames, blocks)
 
     def finish(self) -> Index:
         """Store what is left, wait for the workers and return the index of what was declared; the
@@ -327,10 +354,15 @@ class PageLogWriter:
         missing = int(rows[:, 1].sum()) - found.pages
         if missing:
             raise UsageError(f"{missing} of the pages that were declared are not in the log")
-        index = _index(content, found, owner, rows[:, 2])
+        index, used = _index(content, found, owner, rows[:, 2])
         problems = index.problems()
         if problems:
             raise UsageError(f"the pages that were declared contradict each other: {problems[0]}")
+        numbers = np.full(len(content.frames), -1, np.int64)
+        numbers[used] = np.arange(len(used))
+        blocks = content.blocks.moved(numbers)
+        inside = blocks.places & np.uint64((1 << PLACE_SHIFT) - 1)
+        self._finished = Blocks(index.starts[frame_of(blocks.places)] + inside, blocks.digests)
         return index
 
     def close(self) -> None:
@@ -345,8 +377,8 @@ def _index(
     found: Places,
     owner: npt.NDArray[np.int64],
     flags: npt.NDArray[np.uint64],
-) -> Index:
-    """Return the index of some pages of a log; owner tells the declaration of each run."""
+) -> tuple[Index, npt.NDArray[np.int64]]:
+    """Return the index of some pages of a log, and which frames are in it; owner tells the declaration of each run."""
     used, compact = np.unique(frame_of(found.places), return_inverse=True)
     frames = content.frames[used]
     starts = np.cumsum(frames["pages"], dtype=np.uint64) - frames["pages"]
@@ -366,4 +398,4 @@ def _index(
         runs["pages"] = np.add.reduceat(lengths, first)
         runs["flags"] = flags[owner[first]]
         runs["position"] = positions[first]
-    return Index.build(runs, frames)
+    return Index.build(runs, frames), used

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from snaplib.errors import SnapshotDamaged
 from snaplib.store import archive, names
+from snaplib.store.blocks import Blocks, blocks_from_bytes
 from snaplib.store.frames import LOCAL_THREADS, REMOTE_THREADS
 from snaplib.store.index_format import index_from_bytes
 from snaplib.store.manifest import StoredObject
@@ -62,11 +63,8 @@ class SnapshotReader:
         """
         if self._pages is None:
             where = self._where(names.INDEX)
-            with self._stream(names.INDEX) as stream:
-                data = stream.read()
-                self._check(names.INDEX, stream)
             try:
-                index = index_from_bytes(data, self.snapshot.pages)
+                index = index_from_bytes(self._whole(names.INDEX), self.snapshot.pages)
             except ValueError as error:
                 raise SnapshotDamaged(f"{where}: {error}") from error
             if problems := index.problems():
@@ -78,6 +76,26 @@ class SnapshotReader:
                 LOCAL_THREADS if self._backend.local else REMOTE_THREADS,
             )
         return self._pages
+
+    def blocks(self) -> Blocks:
+        """Return what of the snapshot's pages is known by its content; their places are by frame of its index.
+
+        Raises:
+            SnapshotDamaged: It is not what was written, or not there.
+            StoreTooNew: A newer snaplib wrote it.
+        """
+        starts = self.pages.index.starts
+        try:
+            return blocks_from_bytes(self._whole(names.BLOCKS), starts)
+        except ValueError as error:
+            raise SnapshotDamaged(f"{self._where(names.BLOCKS)}: {error}") from error
+
+    def _whole(self, name: str) -> bytes:
+        """Return a small object, checked."""
+        with self._stream(name) as stream:
+            data = stream.read()
+            self._check(name, stream)
+        return data
 
     def extract_directory(self, folder: Path, most_bytes: int = archive.MOST_BYTES) -> int:
         """Write the files of `SnapshotWriter.put_directory` into a folder.

@@ -17,6 +17,7 @@ from snaplib import __version__
 from snaplib.arrays import distinct
 from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, UsageError
 from snaplib.store import archive, names
+from snaplib.store.blocks import blocks_to_bytes
 from snaplib.store.codec import ZERO
 from snaplib.store.index import PAGE_BYTES, Index
 from snaplib.store.index_format import index_to_bytes
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 
     from snaplib.store.backend import Backend, ObjectWriter
 
-__all__ = ["Parent", "SnapshotWriter"]
+__all__ = ["MOST_SEGMENTS", "Parent", "SnapshotWriter"]
 
 _COPY_BYTES = 1 << 20
 
 #: A segment of which a smaller share is needed is given up.
 _LEAST_LIVE = 0.4
 #: More segments than this are not kept for one snapshot.
-_MOST_SEGMENTS = 96
+MOST_SEGMENTS = 96
 
 
 @attrs.frozen(eq=False)
@@ -50,11 +51,13 @@ class Parent:
         id: The snapshot.
         pages: The pages that are known to be as they are there.
         segments: Where those are.
+        is_lent: Whether nothing is known of the task's pages, so that each must be found by its content.
     """
 
     id: str
     pages: LoggedPages
     segments: tuple[Segment, ...]
+    is_lent: bool = False
 
 
 class SnapshotWriter:
@@ -185,7 +188,14 @@ class SnapshotWriter:
             UsageError: The name cannot be used.
             StoreError: It could not be stored.
         """
-        reserved = (names.INDEX, names.IMAGES, names.USES, names.BORROWS, names.KEY)
+        reserved = (
+            names.INDEX,
+            names.IMAGES,
+            names.BLOCKS,
+            names.USES,
+            names.BORROWS,
+            names.KEY,
+        )
         if not name or "/" in name or name.startswith((".", "segment-")) or name in reserved:
             raise UsageError(f"{name!r} cannot be the name of a stream")
         self._put(name, lambda output: shutil.copyfileobj(source, output, _COPY_BYTES))
@@ -275,6 +285,11 @@ class SnapshotWriter:
         self._finishing = True
         try:
             index, segments = self._finish()
+            if blocks := self.pages.blocks:
+                data = blocks_to_bytes(blocks)
+                self._waiting.append(
+                    self._aside.submit(self._put, names.BLOCKS, lambda output: _write(output, data))
+                )
             self._put(names.INDEX, lambda output: _write(output, index_to_bytes(index)))
             # What becomes durable side by side costs a disk hardly more than one of it.
             for done in self._waiting:
@@ -362,13 +377,19 @@ class SnapshotWriter:
             for number, size in enumerate(self._segments.sizes())
         )
 
-    def worn_out(self) -> RunSet:
+    def worn_out(self, *, seen_all: bool = True) -> RunSet:
         """Return the numbers of pages that should be copied anew, so that their segments can go:
-        segments of which little is needed, and the smallest where there are very many."""
+        segments of which little is needed, and the smallest where there are very many.
+
+        Args:
+            seen_all: Whether every page has been copied once: before that nobody knows what is found in segments that
+                are lent.
+        """
         segments = self._all_segments()
         live = self.pages.live_bytes(len(segments))
         sizes = np.array([segment.size_bytes for segment in segments], np.float64)
-        complete = np.array([True] * len(self._inherited) + self._segments.full(), np.bool_)
+        judged = seen_all or self._parent is None or not self._parent.is_lent
+        complete = np.array([judged] * len(self._inherited) + self._segments.full(), np.bool_)
         dead = np.flatnonzero(complete & (live == 0))
         if len(dead):
             # What came meanwhile and was found in one of them holds it.
@@ -377,9 +398,9 @@ class SnapshotWriter:
             self._segments.drop(dead[live[dead] == 0].tolist())
         chosen = complete & (live > 0) & (live < _LEAST_LIVE * sizes)
         rest = np.flatnonzero(complete & (live > 0) & ~chosen)
-        if len(rest) > _MOST_SEGMENTS:
+        if len(rest) > MOST_SEGMENTS:
             fewest = rest[np.argsort(live[rest], kind="stable")]
-            chosen[fewest[: len(rest) - _MOST_SEGMENTS * 3 // 4]] = True
+            chosen[fewest[: len(rest) - MOST_SEGMENTS * 3 // 4]] = True
         worn = np.flatnonzero(chosen).tolist()
         self.pages.give_up(worn)
         return self.pages.pages_in(worn)

@@ -16,6 +16,7 @@ from snaplib.errors import (
     SnapshotDamaged,
     StoreError,
     StoreTooNew,
+    StoreUnreachable,
     UsageError,
 )
 from snaplib.store import names
@@ -23,6 +24,7 @@ from snaplib.store.address import open_backend
 from snaplib.store.catalog import Catalog
 from snaplib.store.ends import End, Ends
 from snaplib.store.journal import Journal, RunRecord, all_runs
+from snaplib.store.lending import lent_by
 from snaplib.store.manifest import Snapshot
 from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
@@ -152,7 +154,12 @@ class Store:
         return self._backend.free_bytes()
 
     def begin(
-        self, key: str, options: PageLogOptions | None = None, *, parent: Parent | None = None
+        self,
+        key: str,
+        options: PageLogOptions | None = None,
+        *,
+        parent: Parent | None = None,
+        find: bool = False,
     ) -> SnapshotWriter:
         """Begin a new snapshot, after cleaning up what dead writers left.
 
@@ -161,6 +168,7 @@ class Store:
             options: How to write pages.
             parent: What it may be incremental to: of an earlier snapshot of the same key, from
                 `SnapshotWriter.as_parent`.
+            find: Find pages in the newest snapshot of the key that are the same there, and do not store those again.
 
         Raises:
             NoSuchSnapshot: The parent has been removed.
@@ -168,9 +176,28 @@ class Store:
         """
         self.sweep()
         existing = max(self._catalog.names(key), default=None)
+        if find and parent is None and existing is not None and (lent := self._lent(existing)):
+            # If it is removed meanwhile, there is nothing to be found.
+            with contextlib.suppress(NoSuchSnapshot):
+                return self._begun(key, options, existing, lent)
+        return self._begun(key, options, existing, parent)
+
+    def _begun(
+        self, key: str, options: PageLogOptions | None, after: str | None, parent: Parent | None
+    ) -> SnapshotWriter:
         now = self._clock()
-        snapshot_id = names.new_id(now, existing)
+        snapshot_id = names.new_id(now, after)
         return SnapshotWriter(self._backend, key, snapshot_id, now, options, parent=parent)
+
+    def _lent(self, snapshot_id: str) -> Parent | None:
+        """Return what a new snapshot may find in the newest; None if that cannot be read."""
+        try:
+            with self.read(snapshot_id) as reader:
+                return lent_by(reader)
+        except StoreUnreachable:
+            raise
+        except StoreError:
+            return None
 
     def ids(self, key: str | None = None) -> list[str]:
         """Return the ids of the snapshots there are, newest first, without looking into them.

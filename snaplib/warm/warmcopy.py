@@ -81,6 +81,8 @@ class WarmCopy:
         self._owed = _NOTHING
         #: Whether the pages in the log that are not owed are known to be up to date.
         self._looked = False
+        #: Whether every page has been copied once.
+        self._seen_all = False
         self._rounds = 0
 
     def __enter__(self) -> Self:
@@ -112,7 +114,7 @@ class WarmCopy:
         if self._writer is None and self._coming is None:
             pool = ThreadPoolExecutor(1, "snaplib-begin")
             self._coming = pool.submit(
-                self.store.begin, self.key, self._options, parent=self._parent
+                self.store.begin, self.key, self._options, parent=self._parent, find=True
             )
             pool.shutdown(wait=False)
 
@@ -128,7 +130,8 @@ class WarmCopy:
             except NoSuchSnapshot:
                 # Removed meanwhile, and its pages with it.
                 self.give_up()
-        return self.store.begin(self.key, self._options)
+        # A task that was restored has most of its memory in the store.
+        return self.store.begin(self.key, self._options, find=True)
 
     def copy(
         self,
@@ -177,6 +180,7 @@ class WarmCopy:
                     log, self.task.procfs, pids, self._owed, stopped=stopped, copied=pause
                 )
             self._owed -= tried
+            self._seen_all = self._seen_all or not len(self._owed)
             if not is_last and log.drain(stop.is_set):
                 log.rest()
                 # What the codec took is not needed either before the next round.
@@ -223,7 +227,7 @@ class WarmCopy:
         log = self.writer.pages
         if not log.drain(stopped):
             return False
-        worn_out = self.writer.worn_out()
+        worn_out = self.writer.worn_out(seen_all=self._seen_all)
         log.forget(worn_out)
         self._owed |= worn_out
         return True
@@ -370,7 +374,7 @@ class WarmCopy:
             self._writer = None
             self._parent = None
             self._owed = _NOTHING
-            self._looked = False
+            self._looked = self._seen_all = False
             self._rounds = 0
             if self._tracker is not None:
                 self._tracker.close()

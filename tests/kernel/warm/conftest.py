@@ -49,11 +49,16 @@ class Trees:
         self._eventually(ready.exists, "the memory is there", deadline_s=180)
         return task
 
+    def restore(self, store: Store, snapshot_id: str) -> Task:
+        """Bring one back."""
+        task = restore(store, snapshot_id, **NOWHERE)
+        self._tasks.append(task)
+        return task
+
     def check(self, store: Store, snapshot_id: str) -> None:
         """Restore a snapshot, and let it say whether all pages are right."""
         assert store.verify(snapshot_id).findings == ()
-        task = restore(store, snapshot_id, **NOWHERE)
-        self._tasks.append(task)
+        task = self.restore(store, snapshot_id)
         self.finish.touch()
         status = task.wait(180)
         self.finish.unlink()

@@ -149,3 +149,21 @@ def test_the_parent_was_removed(trees, store, copying) -> None:
 
     assert (second.kind, second.parent) == ("full", None)
     trees.check(store, second.id)
+
+
+def test_a_restored_task_is_found_in_the_store(trees, store, copying) -> None:
+    """What it has not changed since its snapshot is not stored again, and outlives that snapshot."""
+    warm = copying(trees.start())
+    warm.copy()
+    first = snaplib.dump(warm.task, store, warm=warm)
+    task = trees.restore(store, first.id)
+    warm = copying(task)
+    warm.copy()
+    log = warm.writer.pages
+    second = snaplib.dump(task, store, warm=warm)
+
+    # Python's own heap and its libraries' data are several MiB that no change of the program's reaches.
+    assert log.found_pages >= 256
+    assert (second.kind, second.parent) == ("incremental", first.id)
+    store.remove(first.id)
+    trees.check(store, second.id)
