@@ -15,7 +15,6 @@ from snaplib.session.terminal import RawTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from snaplib.session.control import Control
     from snaplib.session.outer import Outer
@@ -169,12 +168,7 @@ class SessionHandle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _keep_terminal(self, outer: Outer) -> None:

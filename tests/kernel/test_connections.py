@@ -200,7 +200,7 @@ def end(task: Task) -> None:
     if task.session is not None:
         task.session.terminate()
         with contextlib.suppress(TimeoutError):
-            task.session.wait(10)
+            task.session.wait(30)
         task.session.cleanup()
 
 

@@ -72,7 +72,7 @@ def tasks() -> Iterator[list[Task]]:
         if task.session is not None:
             task.session.terminate()
             with contextlib.suppress(TimeoutError):
-                task.session.wait(10)
+                task.session.wait(30)
             task.session.cleanup()
 
 
@@ -117,7 +117,7 @@ def test_a_feature_comes_back(name: str, store: Store, tmp_path: Path, tasks: li
         works(ready)
     snapshot = dump(task, store)
     assert task.session is not None
-    assert task.session.wait(10).saved == snapshot.id
+    assert task.session.wait(30).saved == snapshot.id
 
     again = restore(store, snapshot.id, **NOWHERE)
     tasks.append(again)
@@ -257,7 +257,7 @@ def test_a_task_of_somebody_elses_session(store: Store, tmp_path: Path, tasks: l
         task = Task.attach(process.pid)
         assert task.session_leader_outside()
         snapshot = dump(task, store)
-        assert process.wait(10) != 0
+        assert process.wait(30) != 0
         tasks.append(restore(store, snapshot.id, **NOWHERE))
         works(ready)
     finally:

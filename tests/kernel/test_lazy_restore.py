@@ -46,7 +46,7 @@ def tasks() -> Iterator[list[Task]]:
         if task.session is not None:
             task.session.terminate()
             with contextlib.suppress(TimeoutError):
-                task.session.wait(10)
+                task.session.wait(30)
             task.session.cleanup()
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from snaplib.errors import CommandNotExecutable, CommandNotFound, HostUnfit, KeyBusy, UsageError
+from snaplib.kernel import ProcFs
+from snaplib.kernel.syscalls import set_child_subreaper
 from snaplib.session import ExitStatus, Session
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
@@ -257,8 +259,34 @@ class Launch:
             found.cleanup()
 
 
+def inits_of(launches: list[Launch]) -> set[int]:
+    """Return the inits of those sessions that can be found."""
+    pids = set()
+    for launch in launches:
+        if found := Session.find(launch.name):
+            with found:
+                pids.add(found.init_pid)
+    return pids
+
+
+@pytest.fixture
+def orphans():
+    """Have what loses its parent become ours, and return a function that tells which of it lives."""
+    procfs, own = ProcFs(), os.getpid()
+    before = set(procfs.children(own))
+
+    def living() -> set[int]:
+        found = set(procfs.children(own)) - before
+        return {pid for pid in found if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+
+    set_child_subreaper(True)
+    yield living
+    set_child_subreaper(False)
+    until(lambda: not living(), "all of them have ended")
+
+
 @pytest.mark.slow
-def test_killing_the_starter_leaves_nothing_or_a_whole_session(tmp_path):
+def test_killing_the_starter_leaves_nothing_or_a_whole_session(tmp_path, orphans):
     # How long a start takes here; the first finds nothing compiled or cached.
     for name in ("cold", "warm"):
         begin = time.monotonic()
@@ -278,9 +306,12 @@ def test_killing_the_starter_leaves_nothing_or_a_whole_session(tmp_path):
         time.sleep(moment_s)
         launch.kill_starter()
         launches.append(launch)
-    # Launchers may still be at work; they get many times what they need.
-    time.sleep(20 * launch_s)
-    outcomes = set()
+    last = Launch(tmp_path, "last")
+    until(last.mark.exists, "the task runs")
+    last.kill_starter()
+    launches.append(last)
+    until(lambda: orphans() <= inits_of(launches), "no launcher is at work any more")
+    outcomes = []
     for launch in launches:
         found = Session.find(launch.name)
         if found is None:
@@ -288,8 +319,8 @@ def test_killing_the_starter_leaves_nothing_or_a_whole_session(tmp_path):
         else:
             found.close()
             launch.finish()
-        outcomes.add(found is not None)
-    assert outcomes == {True, False}
+        outcomes.append(found is not None)
+    assert outcomes[-1]
 
 
 def test_a_task_that_ends_at_once_is_a_session_like_any_other():

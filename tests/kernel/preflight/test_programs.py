@@ -91,7 +91,7 @@ def in_session(require) -> Iterator:
     for session in started:
         session.terminate()
         with contextlib.suppress(TimeoutError):
-            session.wait(10)
+            session.wait(30)
         session.cleanup()
 
 

@@ -73,7 +73,7 @@ class Trees:
             assert session is not None
             session.terminate()
             with contextlib.suppress(TimeoutError):
-                session.wait(10)
+                session.wait(30)
             session.cleanup()
             task.close()
 

@@ -80,7 +80,7 @@ def test_code_that_criu_changes_for_a_moment_is_saved_as_it_is(
             if before:
                 return copy_pages(*arguments, **options)
             before.append(os.pread(memory.fileno(), PAGE_BYTES, code.start))
-            give_up = time.monotonic() + 5
+            give_up = time.monotonic() + 30
             while time.monotonic() < give_up:
                 if os.pread(memory.fileno(), PAGE_BYTES, code.start) != before[0]:
                     break
