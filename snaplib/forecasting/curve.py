@@ -86,7 +86,9 @@ class DirtyCurve:
             if order.size
             else np.zeros(1)
         )
-        times, dirty = _refined(times, dirty)
+        # Of one time there may be several, the last the most.
+        last = np.append(np.diff(times) > 0, True)
+        times, dirty = _refined(times[last], dirty[last])
         dirty = np.minimum(np.maximum(dirty, floor_bytes * (times > 0)), limit_bytes)
         half = np.searchsorted(times, times[-1] / 2)
         span = times[-1] - times[min(half, len(times) - 1)]

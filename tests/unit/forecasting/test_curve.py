@@ -53,6 +53,17 @@ def test_ages_of_a_clock_that_was_set_back_are_left_out() -> None:
     assert (seen.at(1), seen.at(4)) == (5, 20)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dirty", [[5.0, 5.0, 20.0], [5.0, 7.0, 20.0], [5.0, 5.0, 5.0]])
+def test_several_ages_of_one_time_are_one(dirty: list[float]) -> None:
+    """As where a machine is so slow that nothing was written from one look to the next."""
+    seen = DirtyCurve.from_ages(PageAges(100.0, np.array([98.0, 98.0, 90.0]), np.array(dirty)), 1e9)
+
+    assert (seen.at(2), seen.at(10)) == (dirty[1], dirty[2])
+    assert np.isfinite(seen.dirty_bytes).all()
+    assert np.isfinite([seen.at(t) for t in (0.1, 1, 5, 20)]).all()
+
+
 def test_looks_far_apart_do_not_hide_what_is_written_again_and_again() -> None:
     """A working set that is all dirty within a second, looked at each ten seconds."""
     ages = PageAges(100.0, np.array([90.0, 80.0]), np.array([50e6, 51e6]))
