@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -39,6 +40,7 @@ def run(command: list[str | Path], **options: object) -> str:
     return done.stdout
 
 
+@functools.cache
 def mirror() -> str:
     """The URI of the Debian archive that apt is configured for."""
     for _ in range(2):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.guests.debian import STALE_IS_FINE, BuildError, Suite, keyring, mirror, run
@@ -36,6 +38,14 @@ _RECIPE = 1
 _PACKAGES = ("iproute2", "kmod", "python3", "libpython3-stdlib")
 
 _DISK_BYTES = 6 << 30
+
+#: Compiles the checkout, which takes an emulated machine half a minute; and for pytest, which has its own way.
+_COMPILE = """
+cd /opt/snaplib
+.venv/bin/python -m compileall -q snaplib tests
+.venv/bin/python -m pytest -q --collect-only -p no:cacheprovider tests/guests/inside tests/kernel || true
+"""
+
 _COMPRESSIONS = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\xfd7zXZ\0", "xz"),
@@ -82,14 +92,21 @@ class Image:
         with self._alone():
             for leftover in self.folder.glob("new.*"):
                 _remove(leftover)
-            self._part(self.qemu, "QEMU", _make_qemu)
-            for name, suite in KERNELS.items():
-                self._part(
-                    self.kernel(name),
-                    f"kernel {name}",
-                    lambda new, suite=suite: _make_kernel(suite, new),
-                )
-            self._part(self.folder / f"base-{_base_digest()}.tar", "Debian", _make_base)
+            parts = [
+                (self.folder / f"base-{_base_digest()}.tar", "Debian", _make_base),
+                (self.qemu, "QEMU", _make_qemu),
+            ]
+            parts += [
+                (self.kernel(name), f"kernel {name}", functools.partial(_make_kernel, suite))
+                for name, suite in KERNELS.items()
+            ]
+            missing = [part for part in parts if not part[0].exists()]
+            if missing:
+                mirror()  # known from here on: apt reads its lists for one at a time
+            # Each waits for the network now and then.
+            with ThreadPoolExecutor(3) as pool:
+                for making in [pool.submit(self._part, *part) for part in missing]:
+                    making.result()
             self._part(self.root, "root file system", self._make_root)
             wanted = {self.qemu, self.root, *map(self.kernel, KERNELS)}
             wanted.add(self.folder / f"base-{_base_digest()}.tar")
@@ -142,11 +159,11 @@ class Image:
         _download_wheels(wheels)
         checkout = tree / "opt/snaplib"
         checkout.mkdir(parents=True)
-        tracked = run(["git", "-C", ROOT, "ls-files", "snaplib", "bpf", "tools"]).split()
+        tracked = run(["git", "-C", ROOT, "ls-files", "snaplib", "bpf", "tools", "tests"]).split()
         for name in (*tracked, "pyproject.toml", "README.md", "LICENSE"):
             if (ROOT / name).exists():
                 (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, checkout / name)
+                shutil.copy2(ROOT / name, checkout / name)
         for name in ("etc/resolv.conf", "etc/hosts"):
             shutil.copy(f"/{name}", tree / name)
         for one in STALE_IS_FINE:
@@ -167,6 +184,7 @@ class Image:
         }
         script = 'mount -t proc proc "$0/proc" && exec chroot "$0" /opt/snaplib/tools/setup'
         run(["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, tree], env=environment)
+        run(["chroot", tree, "sh", "-c", _COMPILE], env={**environment, "SNAPLIB_GUEST": "1"})
         shutil.rmtree(wheels)
         shutil.copy(_init(), tree / "usr/sbin/guest-init")
         (tree / "usr/sbin/guest-init").chmod(0o755)

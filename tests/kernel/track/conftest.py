@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -73,10 +74,13 @@ def track(require):
     require("write_protect", "pidfd", "ptrace")
     opened = []
 
+    # An emulated machine takes its time.
+    slow = {"freeze_deadline_s": 30.0} if os.environ.get("SNAPLIB_GUEST") == "1" else {}
+
     def begin(pid: int, **options) -> WriteProtect:
         task = Task.attach(pid)
         opened.append(task)
-        tracker = WriteProtect(task, **options)
+        tracker = WriteProtect(task, **{**slow, **options})
         opened.append(tracker)
         tracker.arm()
         return tracker

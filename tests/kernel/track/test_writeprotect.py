@@ -426,7 +426,7 @@ import sys, time
 from snaplib.task import Task
 from snaplib.track import WriteProtect
 task = Task.attach(int(sys.argv[1]))
-tracker = WriteProtect(task)
+tracker = WriteProtect(task, freeze_deadline_s=30.0)
 tracker.arm()
 print("armed", flush=True)
 while True:
