@@ -16,8 +16,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from snaplib.checkpoint.memoryimages import NoRoomForImages, write_images
-from snaplib.criu import Criu
+from snaplib.checkpoint.memoryimages import LeftOut, NoRoomForImages, write_images
 from snaplib.kernel.headroom import memory_headroom_bytes
 from snaplib.kernel.memoryfolder import open_memory_folder
 from snaplib.runtime import scratch_dir
@@ -51,28 +50,28 @@ class ImageFolder:
 
 
 @contextlib.contextmanager
-def images_of(reader: SnapshotReader, filled_for: Criu | None = None) -> Iterator[ImageFolder]:
+def images_of(reader: SnapshotReader, left_out: LeftOut | None = None) -> Iterator[ImageFolder]:
     """Give a folder with all images of a snapshot; it is gone afterwards.
 
     Args:
         reader: The snapshot.
-        filled_for: See `write_images`.
+        left_out: See `write_images`.
 
     Raises:
         NoRoomForImages: There is no room for them.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
     """
     with contextlib.ExitStack() as stack:
-        folder = _written_in_memory(reader, filled_for)
+        folder = _written_in_memory(reader, left_out)
         if folder is not None:
             stack.callback(os.close, folder.descriptor)
         else:
             path = stack.enter_context(scratch_dir("restore"))
-            folder = ImageFolder(path, left=write_images(reader, path, filled_for))
+            folder = ImageFolder(path, left=write_images(reader, path, left_out))
         yield folder
 
 
-def _written_in_memory(reader: SnapshotReader, filled_for: Criu | None) -> ImageFolder | None:
+def _written_in_memory(reader: SnapshotReader, left_out: LeftOut | None) -> ImageFolder | None:
     """Write the images into memory; None where that is too much for this machine, or cannot be had."""
     if "SNAPLIB_SCRATCH_DIR" in os.environ:
         return None  # somebody wants them there
@@ -85,7 +84,7 @@ def _written_in_memory(reader: SnapshotReader, filled_for: Criu | None) -> Image
         return None
     path = Path(f"/proc/self/fd/{descriptor}")
     try:
-        folder = ImageFolder(path, descriptor, write_images(reader, path, filled_for))
+        folder = ImageFolder(path, descriptor, write_images(reader, path, left_out))
         if memory_headroom_bytes() < int(folder.left["pages"].sum()) * PAGE_BYTES:
             raise NoRoomForImages("the images leave no room for the memory")
     except BaseException as error:

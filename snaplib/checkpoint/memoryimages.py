@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from snaplib.checkpoint.images import pagemap_name
-from snaplib.checkpoint.lazy import split_runs
 from snaplib.checkpoint.parts import split_parts
-from snaplib.criu import Criu
-from snaplib.criu.images import fillable_ranges, lazy_ranges
-from snaplib.criu.pagemap import PAGE_BYTES, pagemap_image
+from snaplib.criu.pagemap import PAGE_BYTES, PE_LAZY, pagemap_image
 from snaplib.errors import RestoreFailed, SnapshotDamaged
 from snaplib.store import SnapshotReader, Space
 from snaplib.store.archive import ArchiveTooLarge
 from snaplib.store.reader import as_entries
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
-__all__ = ["NoRoomForImages", "write_images", "write_lazy_images"]
+__all__ = ["LeftOut", "NoRoomForImages", "write_images"]
 
 #: Space.kind of a shared memory; everything else is a process.
 _SHARED_MEMORY = 2
@@ -34,18 +33,23 @@ class NoRoomForImages(RestoreFailed):
     """There is not enough room for the images where they were to be put."""
 
 
+#: Returns the ranges of memory that need not be in images, of each process: see `snaplib.criu.images`.
+LeftOut = Callable[[Path, list[int]], "Mapping[int, npt.NDArray[np.uint64]]"]
+
+
 def write_images(
-    reader: SnapshotReader, images: Path, filled_for: Criu | None = None
+    reader: SnapshotReader, images: Path, left_out: LeftOut | None = None
 ) -> npt.NDArray[np.void]:
     """Write all images.
 
     Args:
         reader: The snapshot.
         images: An empty folder.
-        filled_for: The CRIU that will restore, where somebody writes the rest of the memory into the processes.
+        left_out: Tells which memory somebody else brings into the processes; by default none.
 
     Returns:
-        RUN, shape (n,): the pages that are in no image, and must be written into the processes.
+        RUN, shape (n,): the pages that are in no image; in the order of addresses within a process, no run in two
+        mappings.
 
     Raises:
         NoRoomForImages: What is free there is not enough for what must be written.
@@ -53,48 +57,28 @@ def write_images(
     """
     index = reader.pages.index
     # Where the rest goes straight into the processes, it needs no room here.
-    _extract(reader, images, 0 if filled_for else index.pages * PAGE_BYTES)
+    _extract(reader, images, 0 if left_out else index.pages * PAGE_BYTES)
     with _named(reader):
         pids = [space.id for space in index.spaces() if space.kind != _SHARED_MEMORY]
-        ranges = fillable_ranges(filled_for, images, pids) if filled_for else {}
+        ranges = left_out(images, pids) if left_out else {}
     left, written = [index.runs[:0]], []
     for space in index.spaces():
         runs = index.runs_of(space)
         if space.kind != _SHARED_MEMORY and space.id in ranges:
-            parts, filled = split_parts(runs, ranges[space.id])
-            runs = parts[~filled]
-            left.append(parts[filled])
+            parts, is_left = split_parts(runs, ranges[space.id])
+            runs = parts[~is_left]
+            left.append(parts[is_left])
         written.append((space, runs))
     pages_bytes = sum(int(runs["pages"].sum()) for _space, runs in written) * PAGE_BYTES
     if (free_bytes := _free_bytes(images)) < pages_bytes:
         raise _no_room(reader, free_bytes, pages_bytes)
     for number, (space, runs) in enumerate(written, start=1):
-        name = _write_pagemap(images, number, space, as_entries(runs))
+        entries = as_entries(runs)
+        # Of what it calls lazy, CRIU would read nothing here when it restores lazily.
+        entries["flags"] &= ~np.uint32(PE_LAZY)
+        name = _write_pagemap(images, number, space, entries)
         _write_pages(reader, name, runs)
     return np.concatenate(left)
-
-
-def write_lazy_images(reader: SnapshotReader, criu: Criu, images: Path) -> None:
-    """Write all images but the memory that may come later.
-
-    Args:
-        reader: The snapshot.
-        criu: The CRIU that will restore.
-        images: An empty folder.
-
-    Raises:
-        NoRoomForImages: What is free there is not enough for what must be written.
-        SnapshotDamaged: The snapshot's bytes are not those that were written.
-    """
-    _extract(reader, images, 0)
-    for number, space in enumerate(reader.pages.spaces(), start=1):
-        if space.kind == _SHARED_MEMORY:
-            entries, runs = reader.pages.entries(space), reader.pages.index.runs_of(space)
-        else:
-            with _named(reader):
-                lazy = lazy_ranges(criu, images, space.id)
-            entries, runs = split_runs(reader.pages.index, space, lazy)
-        _write_pages(reader, _write_pagemap(images, number, space, entries), runs)
 
 
 @contextlib.contextmanager

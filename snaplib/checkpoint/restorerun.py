@@ -44,8 +44,8 @@ def run_restore(
         deadline: When it is given up.
         tcp: What becomes of connections, one of `TCP_MODES`.
         tell: Told of each connection that does not live on as it was.
-        lazy: Whether memory comes from a lazy-pages daemon.
-        fill_up: Writes the memory that is in no image; called when all mappings are where they belong, and nothing
+        lazy: Whether memory comes while the task runs, from who listens for CRIU in the folder of images.
+        fill_up: Sees to the memory that is in no image; called when all mappings are where they belong, and nothing
             runs.
 
     Raises:

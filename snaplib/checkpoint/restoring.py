@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.filling import CannotFill, fill, pids_inside
 from snaplib.checkpoint.hostcheck import check_host, check_loopback
 from snaplib.checkpoint.imagefolder import ImageFolder, images_of
-from snaplib.checkpoint.lazy import LazyHelper, hot_frames, note_lazy
-from snaplib.checkpoint.memoryimages import write_lazy_images
+from snaplib.checkpoint.lazy import LazyHelper, note_lazy
+from snaplib.checkpoint.memoryimages import write_images
 from snaplib.checkpoint.netlock import remove_old_locks
 from snaplib.checkpoint.restorerun import run_restore, too_late
 from snaplib.checkpoint.settling import locked_connections
@@ -24,6 +25,7 @@ from snaplib.checkpoint.streams import read_streams
 from snaplib.checkpoint.taskfiles import put_back
 from snaplib.checkpoint.written import roll_back
 from snaplib.criu import Criu, find_criu
+from snaplib.criu.images import fillable_ranges, lazy_ranges
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError, UsageError
 from snaplib.runtime import scratch_dir
 from snaplib.session import Session
@@ -144,10 +146,15 @@ class _Restore:
         with contextlib.ExitStack() as stack:
             reader = stack.enter_context(self.store.read(self.snapshot.id))
             put_back(reader, self.changed_files)
-            images = stack.enter_context(images_of(reader, self.criu if filled else None))
+            left_out = functools.partial(fillable_ranges, self.criu) if filled else None
+            images = stack.enter_context(images_of(reader, left_out))
             self.report("restoring", self.snapshot.raw_bytes)
             session = self._new_session(reader)
-            return self._run(session, images, pages=reader.pages)
+            deadline = Deadline(self.deadline_s)
+            fill_up = functools.partial(self._fill_up, session, images, reader.pages, deadline)
+            return self._run(
+                session, images, deadline, fill_up=fill_up if len(images.left) else None
+            )
 
     def _to_roll_back(self) -> Any:
         """Return the files that the task may have written to after the snapshot was taken."""
@@ -163,10 +170,9 @@ class _Restore:
             try:
                 task = self._with_helper(helper, images)
             except BaseException as error:
+                # Where it has failed, CRIU only saw it go away.
                 failure = helper.give_up()
-                # What CRIU says of the restore comes first: the daemon only sees it go away.
-                told = isinstance(error, RestoreFailed) and error.reasons
-                if failure and isinstance(error, SnaplibError) and not told:
+                if failure and isinstance(error, SnaplibError):
                     raise RestoreFailed(failure, hint="the snapshot is as it was") from error
                 raise
             on_error.pop_all()
@@ -174,36 +180,32 @@ class _Restore:
 
     def _with_helper(self, helper: LazyHelper, images: Path) -> Task:
         self.report("reading", 0)
+        helper.begin(self.snapshot)
         with self.store.read(self.snapshot.id) as reader:
             put_back(reader, self.changed_files)
-            write_lazy_images(reader, self.criu, images)
-            helper.begin(self.snapshot, self.criu, images, hot_frames(reader.pages.index))
+            left = write_images(reader, images, functools.partial(lazy_ranges, self.criu))
+            helper.listen(images, left)
             self.report("restoring", 0)
             session = self._new_session(reader)
         try:
-            helper.wait_until_ready()
             helper.serves(session.init_pid, note_lazy(session.folder, helper.pid))
         except BaseException:
             session.discard()
             raise
-        task = self._run(session, ImageFolder(images), lazy=True)
+        deadline = Deadline(self.deadline_s)
+        task = self._run(
+            session,
+            ImageFolder(images),
+            deadline,
+            lazy=True,
+            fill_up=lambda: helper.wait_until_ready(deadline.left_s),
+        )
         helper.task_runs()
         return task
 
-    def _run(
-        self,
-        session: Session,
-        images: ImageFolder,
-        *,
-        lazy: bool = False,
-        pages: PageLogReader | None = None,
-    ) -> Task:
-        deadline = Deadline(self.deadline_s)
-
-        def fill_up() -> None:
-            assert pages is not None
-            fill(pages, images.left, pids_inside(session.init_pid), done=done)
-
+    def _fill_up(
+        self, session: Session, images: ImageFolder, pages: PageLogReader, deadline: Deadline
+    ) -> None:
         def done(count: int) -> None:
             if not deadline.left_s:
                 raise too_late(self.snapshot, deadline)
@@ -211,6 +213,17 @@ class _Restore:
             deadline.move(self.deadline_s)
             self.report("filling", count)
 
+        fill(pages, images.left, pids_inside(session.init_pid), done=done)
+
+    def _run(
+        self,
+        session: Session,
+        images: ImageFolder,
+        deadline: Deadline,
+        *,
+        lazy: bool = False,
+        fill_up: Callable[[], None] | None = None,
+    ) -> Task:
         try:
             roll_back(self._to_roll_back())
             run_restore(
@@ -222,7 +235,7 @@ class _Restore:
                 tcp=self.tcp,
                 tell=self.tell_connection,
                 lazy=lazy,
-                fill_up=fill_up if len(images.left) else None,
+                fill_up=fill_up,
             )
             session.adopt_root(self.snapshot.task["root_ns_pid"])
         except BaseException:

@@ -89,8 +89,8 @@ def _parsed(path: Path, data: bytes, message: type[Any]) -> Iterator[tuple[bytes
         at += size
 
 
-def lazy_ranges(criu: Criu, images: Path, pid: int) -> npt.NDArray[np.uint64]:
-    """Return the memory of a process that may come after it runs again.
+def lazy_ranges(criu: Criu, images: Path, pids: Iterable[int]) -> dict[int, npt.NDArray[np.uint64]]:
+    """Return the memory of processes that may come after they run again.
 
     CRIU watches private anonymous mappings for pages that are missing, and no others (CRIU: vma_entry_can_be_lazy);
     the page that a thread's stack pointer is in must be there from the beginning (CRIU: criu/mem.c, is_stack).
@@ -98,24 +98,29 @@ def lazy_ranges(criu: Criu, images: Path, pid: int) -> npt.NDArray[np.uint64]:
     Args:
         criu: The CRIU that will restore.
         images: The folder of images.
-        pid: The process, as the images name it.
+        pids: The processes, as the images name them.
 
     Returns:
-        uint64, shape (n, 2): begins and ends of addresses, ascending, whole pages.
+        By process: uint64, shape (n, 2): begins and ends of addresses, ascending, whole pages.
 
     Raises:
         ValueError: An image is missing or damaged.
     """
-    ranges = []
     stacks = _stack_pages(criu, images)
+    return {pid: _as_array(_without(stacks, criu, images, pid)) for pid in pids}
+
+
+def _without(pages: list[int], criu: Criu, images: Path, pid: int) -> list[tuple[int, int]]:
+    """Return the anonymous mappings of a process without some pages."""
+    ranges = []
     for vma in _anonymous_mappings(criu, images, pid):
         begin = vma.start
-        for page in stacks:
+        for page in pages:
             if vma.start <= page < vma.end:
                 ranges.append((begin, page))
                 begin = page + PAGE_BYTES
         ranges.append((begin, vma.end))
-    return _as_array(ranges)
+    return ranges
 
 
 def fillable_ranges(

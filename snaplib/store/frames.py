@@ -70,15 +70,26 @@ class FrameReader:
             (self._own_room,) = buffers(1, self._room_bytes)
         return self._load(number, self._own_room)
 
-    def load(self, number: int) -> Data:
-        """Return the bytes of a frame, to be kept; any thread may call.
+    @property
+    def threads(self) -> int:
+        """How many threads are worth having where each of them decodes what it reads."""
+        # While some wait for the disk, others decode.
+        return self._threads + _DECODING
+
+    def room(self) -> memoryview:
+        """Return a buffer that any frame can be read into."""
+        codec.keep_buffers()
+        (room,) = buffers(1, self._room_bytes)
+        return room
+
+    def load(self, number: int, room: memoryview) -> Data:
+        """Return the bytes of a frame, good for as long as nothing else is read into that room; any thread may call.
 
         Raises:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         with self._opening:
             self._segment_of(number)
-        (room,) = buffers(1, self._room_bytes)
         return self._load(number, room)
 
     def stream(self, numbers: Iterable[int]) -> Generator[Data, None, None]:
@@ -120,8 +131,7 @@ class FrameReader:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
         codec.keep_buffers()
-        # While some wait for the disk, others decode.
-        threads = min(self._threads + _DECODING, len(numbers))
+        threads = min(self.threads, len(numbers))
         if not threads:
             return
         places = iter(range(len(numbers)))

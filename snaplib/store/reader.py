@@ -198,13 +198,23 @@ class PageLogReader:
                     view = memoryview(next(frames))
                 yield view[begin * PAGE_BYTES : (begin + count) * PAGE_BYTES]
 
-    def load_frame(self, number: int) -> Data:
-        """Return the bytes of a frame, checked, to be kept; any thread may call.
+    @property
+    def threads(self) -> int:
+        """How many threads are worth having that call `load_frame`."""
+        return self._frames.threads
+
+    def frame_room(self) -> memoryview:
+        """Return a buffer for `load_frame`."""
+        return self._frames.room()
+
+    def load_frame(self, number: int, room: memoryview) -> Data:
+        """Return the bytes of a frame, checked, good for as long as nothing else is read into that room; any thread
+        may call.
 
         Raises:
             SnapshotDamaged: The bytes stored are not those that were written.
         """
-        return self._frames.load(number)
+        return self._frames.load(number, room)
 
     def frame(self, number: int) -> Data:
         """Return the bytes of a frame, checked; good until the next call.

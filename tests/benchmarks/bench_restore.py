@@ -60,8 +60,8 @@ class _Rounds:
     there: list[float] = attrs.Factory(list)
     eager_mib: list[float] = attrs.Factory(list)
     lazy_mib: list[float] = attrs.Factory(list)
-    helper_mib: list[float] = attrs.Factory(list)
-    daemon_mib: list[float] = attrs.Factory(list)
+    server_mib: list[float] = attrs.Factory(list)
+    guard_mib: list[float] = attrs.Factory(list)
 
 
 def _one(size: float, rounds: int, folder: Path, criu: str) -> None:
@@ -96,8 +96,8 @@ def _one(size: float, rounds: int, folder: Path, criu: str) -> None:
         f"its {images_bytes / 2**30:.2f} GiB at {images_bytes / statistics.median(found.criu) / 2**20:.0f} MiB/s."
     )
     print(
-        f"Most memory (VmHWM): eager {max(found.eager_mib):.0f} MiB; lazy {max(found.lazy_mib):.0f} MiB, its page "
-        f"server {max(found.helper_mib):.0f} MiB, CRIU's daemon {max(found.daemon_mib):.0f} MiB.\n",
+        f"Most memory (VmHWM): eager {max(found.eager_mib):.0f} MiB; lazy {max(found.lazy_mib):.0f} MiB, the process "
+        f"that serves the task {max(found.server_mib):.0f} MiB, its guard {max(found.guard_mib):.0f} MiB.\n",
         flush=True,
     )
 
@@ -131,7 +131,7 @@ def _eager(store: snaplib.Store, snapshot: snaplib.Snapshot, found: _Rounds) -> 
 
 
 def _lazy(store: snaplib.Store, snapshot: snaplib.Snapshot, found: _Rounds) -> None:
-    peaks = {"helper": 0, "daemon": 0}
+    peaks = {"server": 0, "guard": 0}
     with own_peak_mib(found.lazy_mib):
         began = time.monotonic()
         task = snaplib.restore(store, snapshot.id, lazy=True, **_NOWHERE)
@@ -141,16 +141,16 @@ def _lazy(store: snaplib.Store, snapshot: snaplib.Snapshot, found: _Rounds) -> N
     while note.exists():
         # The last one seen counts, because it never falls.
         try:
-            helper = int(note.read_text())
-            peaks["helper"] = peak_kib(helper)
-            for child in Path(f"/proc/{helper}/task/{helper}/children").read_text().split():
-                peaks["daemon"] = peak_kib(int(child))
+            guard = int(note.read_text())
+            peaks["guard"] = peak_kib(guard)
+            for child in Path(f"/proc/{guard}/task/{guard}/children").read_text().split():
+                peaks["server"] = peak_kib(int(child))
         except (OSError, ValueError):
             continue
         time.sleep(0.01)
     found.there.append(time.monotonic() - began)
-    found.helper_mib.append(peaks["helper"] / 1024)
-    found.daemon_mib.append(peaks["daemon"] / 1024)
+    found.server_mib.append(peaks["server"] / 1024)
+    found.guard_mib.append(peaks["guard"] / 1024)
     _end(task)
 
 

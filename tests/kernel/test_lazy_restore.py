@@ -65,14 +65,14 @@ def saved(tmp_path: Path, tasks: list[Task], eventually: Eventually) -> Callable
     return save
 
 
-def helpers() -> dict[int, list[str]]:
-    """The processes that serve lazy restores, and CRIU's daemons: their command lines by pid."""
+def helpers() -> dict[int, int]:
+    """The processes that serve lazy restores, and those that guard them: their parents by pid."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            words = path.read_text(errors="replace").split("\0")
-            if "lazy-pages" in words or "snaplib.checkpoint.lazy" in words:
-                found[int(path.parent.name)] = words
+            if "snaplib.checkpoint.lazypages" in path.read_text(errors="replace").split("\0"):
+                stat = path.with_name("stat").read_text()
+                found[int(path.parent.name)] = int(stat.rpartition(")")[2].split()[1])
     return found
 
 
@@ -159,6 +159,54 @@ def test_features(name: str, tmp_path: Path, tasks: list[Task], eventually: Even
     assert done == 0
 
 
+#: Has 32 MiB of pages that say where they are, and in each round moves them, drops some, forks and runs a program.
+CHANGING = """
+import mmap, os, subprocess, sys, time
+import numpy as np
+ready, go, done = sys.argv[1:]
+memory = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+count = len(memory) // 4096
+def pages():
+    return np.frombuffer(memory, np.uint64).reshape(-1, 512)[:count]
+pages()[:] = np.arange(1, count + 1)[:, None]
+expected = np.arange(1, count + 1)
+open(ready, "w").close()
+while not os.path.exists(go):
+    time.sleep(0.001)
+right = True
+for number in range(8):
+    memory.resize(len(memory) + (1 << 20))
+    memory.madvise(mmap.MADV_DONTNEED, number * 4096 * 5, 4096)
+    expected[number * 5] = 0
+    right &= subprocess.run(["/bin/true"]).returncode == 0
+    pid = os.fork()
+    if not pid:
+        os._exit(int((pages() != expected[:, None]).any()))
+    right &= os.waitpid(pid, 0)[1] == 0
+right &= bool((pages() == expected[:, None]).all())
+with open(done + ".part", "w") as file:
+    file.write(str(right))
+os.rename(done + ".part", done)
+time.sleep(3600)
+"""
+
+
+def test_a_task_that_changes_its_memory(
+    tmp_path: Path, tasks: list[Task], eventually: Eventually
+) -> None:
+    """Children, programs, moved and dropped memory are right while it comes."""
+    ready, go, done = tmp_path / "ready", tmp_path / "go", tmp_path / "done"
+    task = Task.launch([sys.executable, "-c", CHANGING, str(ready), str(go), str(done)], **NOWHERE)
+    tasks.append(task)
+    eventually(ready.exists, "the memory is made", 60)
+    store = Store.open(tmp_path / "store")
+    snapshot = dump(task, store)
+    go.touch()
+    tasks.append(restore(store, snapshot.id, lazy=True, **NOWHERE))
+    eventually(done.exists, "all is looked at", 120)
+    assert done.read_text() == "True"
+
+
 def test_a_dump_before_the_last_page(
     saved: Callable[[Store], str], tmp_path: Path, tasks: list[Task]
 ) -> None:
@@ -172,29 +220,41 @@ def test_a_dump_before_the_last_page(
     is_right(task, tmp_path)
 
 
-def test_the_death_of_the_daemon_ends_the_task(
+def test_the_death_of_the_server_ends_the_task(
     saved: Callable[[Store], str],
-    tmp_path: Path,
     tasks: list[Task],
     scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
     eventually: Eventually,
 ) -> None:
     """Missing memory must not read as zeros: better no task than a wrong one."""
     before = helpers()
-    store = Store.open(tmp_path / "store")
-    snapshot_id = saved(store)
-    task = restore(store, snapshot_id, lazy=True, **NOWHERE)
-    tasks.append(task)
-    for pid, words in helpers().items():
-        if pid not in before and "lazy-pages" in words:
-            os.kill(pid, signal.SIGKILL)
-            break
-    else:
-        pytest.skip("all memory was there at once")
-    status = task.wait(60)
-    assert status is None or status.exit_code != 0
-    eventually(lambda: not list(scratch.iterdir()), "the images are gone")
-    assert store.verify(snapshot_id).ok
+    with S3Server() as server, FaultyProxy(server.endpoint) as proxy:
+        for name, value in server.environment(proxy.endpoint).items():
+            monkeypatch.setenv(name, value)
+        store = Store.open(f"s3://{server.new_bucket()}/x")
+        snapshot_id = saved(store)
+        # What it begins with, and then nothing any more.
+        enough = iter(range(6))
+
+        def fault(request: Request) -> str | None:
+            return "503" if "segment" in request.path and next(enough, None) is None else None
+
+        def at_stage(stage: str, _bytes: float) -> None:
+            if stage == "restoring":
+                proxy.fault = fault
+
+        task = restore(store, snapshot_id, lazy=True, progress=at_stage, **NOWHERE)
+        tasks.append(task)
+        found = {pid: parent for pid, parent in helpers().items() if pid not in before}
+        (serving,) = [pid for pid, parent in found.items() if parent in found]
+        os.kill(serving, signal.SIGKILL)
+        status = task.wait(60)
+        assert status is None or status.exit_code != 0
+        eventually(lambda: helpers().keys() <= before.keys(), "the guard has ended")
+        eventually(lambda: not list(scratch.iterdir()), "the images are gone")
+        proxy.fault = lambda _request: None
+        assert store.verify(snapshot_id).ok
 
 
 def test_a_damaged_snapshot(

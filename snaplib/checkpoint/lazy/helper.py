@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from snaplib.criu import Criu
+from snaplib.checkpoint.lazypages.reception import listen_in
 from snaplib.errors import RestoreFailed, UsageError
 from snaplib.store import Snapshot, Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["LazyHelper"]
 
 _END_S = 10.0
+_LEFT = "snaplib-left"
 
 
 class LazyHelper:
@@ -41,25 +48,23 @@ class LazyHelper:
         self._snapshot_id = ""
         self._failure: str | None = None
         self._thread = threading.Thread(target=self._listen, name="snaplib-lazy", daemon=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        descriptor = self._listener.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "snaplib.checkpoint.lazy"],
+            [sys.executable, "-m", "snaplib.checkpoint.lazypages", str(descriptor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            pass_fds=[descriptor],
             start_new_session=True,
             cwd="/",
         )
 
-    def begin(
-        self, snapshot: Snapshot, criu: Criu, folder: Path, first_frames: Sequence[int]
-    ) -> None:
-        """Have CRIU's daemon started; `wait_until_ready` before CRIU restores.
+    def begin(self, snapshot: Snapshot) -> None:
+        """Say what is restored, as soon as it is known: what the helper reads takes as long as what we do.
 
         Args:
-            snapshot: What is restored.
-            criu: The CRIU whose daemon to use.
-            folder: The folder of images; the helper's from now on, removed when it ends.
-            first_frames: The frames to fetch before they are asked for, and to keep: a few.
+            snapshot: The snapshot.
         """
         self._snapshot_id = snapshot.id
         self._tell(
@@ -68,19 +73,34 @@ class LazyHelper:
                 # Through the pipe: not even root sees it in a list of processes.
                 "key": self._store.encryption_key.hex() if self._store.encryption_key else None,
                 "snapshot": snapshot.id,
-                "criu": str(criu.path),
-                "folder": str(folder),
-                "first_frames": list(first_frames),
             }
         )
 
-    def wait_until_ready(self) -> None:
-        """Wait until CRIU's daemon waits for the restore.
+    def listen(self, folder: Path, left: npt.NDArray[np.void]) -> None:
+        """Have CRIU find the helper.
+
+        Args:
+            folder: The folder of images; the helper's from now on, removed when it ends.
+            left: RUN, shape (n,): the pages that are in no image, and come from the helper.
+        """
+        listen_in(self._listener, folder)
+        # Ours would answer for a helper that is dead.
+        self._listener.close()
+        left.tofile(folder / _LEFT)
+        self._tell({"folder": str(folder), "left": _LEFT})
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until the helper is able to serve; before the task runs.
+
+        Args:
+            timeout_s: How long to wait.
 
         Raises:
-            RestoreFailed: It does not come up.
+            RestoreFailed: It is not by then, or never will be.
         """
-        answer = self._hear()
+        assert self._process.stdout is not None
+        in_time = select.select([self._process.stdout], [], [], timeout_s)[0]
+        answer = self._hear() if in_time else {"failed": f"no answer after {timeout_s:.3g} s"}
         if not answer.get("ready"):
             raise RestoreFailed(
                 f"snapshot {self._snapshot_id} cannot be restored lazily: {answer.get('failed', 'no answer')}",
@@ -114,6 +134,7 @@ class LazyHelper:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._listener.close()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         said = [json.loads(line) for line in self._process.stdout]
