@@ -11,7 +11,7 @@ from snaplib.cli.options import add_json, add_store
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signals
 from snaplib.errors import NoSuchSnapshot, UsageError
-from snaplib.kernel.memory import share_one_heap
+from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
 from snaplib.store import Snapshot, Store
 from snaplib.supervise import Supervisor
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         return _detached(store, snapshot, args=args)
     if args.json:
         raise UsageError("--json tells of a detached restore", hint="add --detach")
-    share_one_heap()
+    share_malloc_arena()
     with EventLog(args.events, quiet=args.quiet) as log:
         supervisor = Supervisor(
             snapshot.task["command"],

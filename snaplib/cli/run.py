@@ -14,7 +14,7 @@ from snaplib.cli.options import add_files, add_store
 from snaplib.cli.output import human_bytes, human_seconds, message
 from snaplib.errors import EXIT_SAVED, UsageError
 from snaplib.event import Event
-from snaplib.kernel.memory import share_one_heap
+from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
 from snaplib.store import Store
 from snaplib.supervise import (
@@ -132,7 +132,7 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command to its end, or until it is saved."""
-    share_one_heap()
+    share_malloc_arena()
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError(

@@ -18,8 +18,9 @@ _M_ARENA_MAX = -8  # glibc's malloc.h
 def share_malloc_arena() -> None:
     """Have all threads allocate from one arena (mallopt(3), M_ARENA_MAX): a MB less for each thread.
 
-    For programs whose threads allocate little and never at the same time. Does nothing where the C library
-    is not glibc.
+    A thread's own keeps what was freed at its end, whatever `snaplib.kernel.memory.trim_heap` asks for. For programs
+    whose threads allocate little and never at the same time, before they have any. Does nothing where the C library is
+    not glibc.
     """
     with contextlib.suppress(AttributeError):
         libc_function("mallopt", ctypes.c_int, ctypes.c_int)(_M_ARENA_MAX, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -12,10 +13,9 @@ from snaplib.kernel.syscalls import libc_function
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["collapse_huge", "share_one_heap", "trim_heap"]
+__all__ = ["collapse_huge", "trim_heap"]
 
 _MADV_COLLAPSE = 25  # asm-generic/mman-common.h
-_M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 class _IoVec(ctypes.Structure):
@@ -74,23 +74,7 @@ def collapse_huge(pidfd: int, ranges: Sequence[tuple[int, int]]) -> None:
         raise failure
 
 
-def share_one_heap() -> None:
-    """Have all threads of this process allocate from one heap (mallopt(3)), where the C library can.
-
-    A thread's own keeps what was freed at its end, whatever `trim_heap` asks for.  For a process that waits most of
-    its life, to be called before it has threads.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
-        mallopt.restype = ctypes.c_int
-        mallopt(_M_ARENA_MAX, 1)
-
-
 def trim_heap() -> None:
     """Give freed memory of this process back to the kernel (malloc_trim(3)), where the C library can."""
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if malloc_trim is not None:
-        malloc_trim.argtypes = (ctypes.c_size_t,)
-        malloc_trim.restype = ctypes.c_int
-        malloc_trim(0)
+    with contextlib.suppress(AttributeError):
+        libc_function("malloc_trim", ctypes.c_size_t)(0)

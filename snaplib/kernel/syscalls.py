@@ -211,7 +211,8 @@ def process_vm_read(pid: int, address: int, size: int) -> bytes:
         OSError: Not all of it could be read: EFAULT where nothing is mapped.
     """
     buffer = ctypes.create_string_buffer(size)
-    ours = _IoVec(ctypes.cast(buffer, ctypes.c_void_p), size)
+    # Not ctypes.cast: what it returns keeps the buffer in a cycle, and so in memory for long.
+    ours = _IoVec(ctypes.addressof(buffer), size)
     theirs = _IoVec(address, size)
     count = _process_vm_readv(pid, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
     if count != size:

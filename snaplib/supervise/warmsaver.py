@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from snaplib.checkpoint import Deadline
 from snaplib.errors import CannotDump, SnaplibError
 from snaplib.forecasting import StrategyForecast
+from snaplib.kernel.footprint import release_code
 from snaplib.kernel.memory import trim_heap
 from snaplib.node import resident_bytes
 from snaplib.store import PAGE_BYTES, Snapshot
@@ -147,7 +149,9 @@ class WarmSaver:
         self._is_complete = self._is_complete or is_first
         if is_first:
             # From now on little is done, and what was needed to begin with is not.
+            gc.collect()
             trim_heap()
+            release_code()
         return {**_figures(done), "first": is_first, "needed": needed}
 
     def snapshot(self, deadline: Deadline) -> Snapshot:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 from snaplib.kernel import footprint
+from snaplib.kernel.syscalls import process_vm_read
 
 RELEASING = """
 import numpy as np
@@ -40,3 +44,21 @@ def test_a_debugger_s_breakpoints_stay(monkeypatch) -> None:
 
     monkeypatch.setattr(footprint, "ProcFs", Debugged)
     footprint.release_code()  # and asks for nothing else
+
+
+def test_memory_that_was_read_is_not_held_until_somebody_looks_for_cycles() -> None:
+    size = 23 << 12
+    content = ctypes.create_string_buffer(b"snap" * (size // 4 - 1), size)
+
+    def held() -> int:
+        return sum(
+            isinstance(one, ctypes.Array) and ctypes.sizeof(one) == size for one in gc.get_objects()
+        )
+
+    gc.disable()
+    try:
+        before = held()
+        assert process_vm_read(os.getpid(), ctypes.addressof(content), size) == content.raw
+        assert held() == before
+    finally:
+        gc.enable()
