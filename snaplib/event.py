@@ -15,7 +15,7 @@ class Event:
 
     Attributes:
         name: What happened: ``started``, ``not_started``, ``restored``, ``adopted``, ``obstacle``,
-            ``notice``, ``plan``, ``saved``, ``dump_failed``, ``restore_failed`` or ``ended``.
+            ``notice``, ``plan``, ``saved``, ``dump_failed``, ``restore_failed``, ``killed`` or ``ended``.
         time_s: When, in seconds since the epoch.
         key: The supervisor's key.
         details: Numbers and names that belong to it; JSON types.

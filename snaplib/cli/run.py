@@ -304,6 +304,11 @@ def _for_people(event: Event) -> str:
             )
         case "connection":
             return "connection {local} to {remote}: {outcome}, {reason}".format(**details)
+        case "killed":
+            return (
+                "the task was killed, for want of memory perhaps, or by a scheduler or a person; "
+                + _after_kill(details["snapshot"])
+            )
         case "restore_failed":
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
         case _:
@@ -316,6 +321,12 @@ def _saved_memory(details: dict[str, Any]) -> str:
         return f"{human_bytes(memory)} of memory"
     ahead = human_bytes(max(0, memory - final))
     return f"warm copy {ahead}, final {human_bytes(final)} of {human_bytes(memory)} of memory"
+
+
+def _after_kill(snapshot: str | None) -> str:
+    if snapshot is None:
+        return "there is no snapshot of it, and the same command begins anew"
+    return f"snapshot {snapshot} is kept: run the same command again to go on from there"
 
 
 def _promise(details: dict[str, Any]) -> str:

@@ -136,6 +136,8 @@ class Mailbox:
         if event.name in ("failed", "dump_failed", "restore_failed"):
             changes["reason"] = str(details.get("reason", ""))[:_TEXT_CHARS]
             changes["exit_code"] = details.get("exit_code")
+        if event.name == "killed":
+            changes["reason"] = "the task was killed"
         before, self._card = self._card, attrs.evolve(self._card, **changes)
         if self._card != before and self._descriptor >= 0:
             with contextlib.suppress(OSError):

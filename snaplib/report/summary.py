@@ -25,7 +25,7 @@ class KeySummary:
         saved: How many were saved.
         resumed: How many of those went on.
         waiting: How many wait to be resumed.
-        cut_off: How many ended with their machine or supervisor, without a word.
+        cut_off: How many ended with their machine or supervisor, without a word, or were killed.
         ended: How many tasks ended by themselves.
         open: How many go on, or were cut off and not run again.
         kept_s: Compute-seconds that a snapshot kept from being lost.
@@ -117,7 +117,7 @@ def _summary(key: str, runs: list[RunRecord]) -> KeySummary:
             counts["interruptions"] += 1
             fate = _fate(run, after)
             counts["saved"] += run.outcome == "saved"
-            counts["cut_off"] += run.outcome is None
+            counts["cut_off"] += run.outcome in (None, "killed")
             counts["resumed"] += fate == "resumed"
             counts["waiting"] += fate == "waiting"
             kept_s = worth_s if fate != "lost" else min(worth_s, _saved_ahead_s(run, after))

@@ -10,6 +10,10 @@ import attrs
 
 __all__ = ["Backlog", "CaptureSource", "ExitStatus", "OuterRecord", "StreamRecord", "StreamsRecord"]
 
+#: SIGKILL, and what shells add to a signal's number.
+_KILLED = 9
+_SHELL_SIGNAL = 128
+
 
 @attrs.frozen
 class OuterRecord:
@@ -180,9 +184,17 @@ class ExitStatus:
     saved: str | None = None
 
     @property
+    def was_killed(self) -> bool:
+        """Whether SIGKILL ended the root, or a child of it as shells tell that: somebody else's doing.
+
+        The kernel does it for want of memory, a scheduler, or a person; nobody writes down who.
+        """
+        return self.saved is None and self.shell_code == _SHELL_SIGNAL + _KILLED
+
+    @property
     def shell_code(self) -> int:
         """The status as shells give it: 128 + N after signal N."""
-        return 128 + self.signal if self.signal is not None else self.exit_code or 0
+        return _SHELL_SIGNAL + self.signal if self.signal is not None else self.exit_code or 0
 
 
 def _encoded(leftovers: Mapping[int, bytes]) -> dict[str, str]:

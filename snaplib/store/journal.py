@@ -45,7 +45,7 @@ class RunRecord:
         host: The machine's name.
         command: What was run.
         ended_at: When the run was over; None if it was cut off, or goes on.
-        outcome: ``saved``, ``ended`` or ``failed``; None likewise.
+        outcome: ``saved``, ``ended``, ``killed`` or ``failed``; None likewise.
         exit_code: The task's exit status, where it ended with one.
         signal: The signal that ended it.
         saved_as: The snapshot it was saved as.
@@ -171,22 +171,28 @@ class Journal:
         return count
 
     def outlived(self, snapshot_id: str) -> bool:
-        """Return whether a task may have run on after a snapshot that was to end it: whoever took it did not live to
-        note that it was saved.
+        """Return whether a task may have run on after a snapshot that was to end it.
+
+        Whoever took it did not live to note that it was saved, or it has been resumed already.
 
         Args:
             snapshot_id: The snapshot.
         """
         # The run that took it is the last that began before; of one run the end sorts behind the beginning.
-        before = [one for one in self._listed() if one[0] < snapshot_id]
-        if not before:
-            return False
-        _run_id, name = max(before)
+        listed = sorted(self._listed())
+        before = [name for run_id, name in listed if run_id < snapshot_id]
+        after = [name for run_id, name in listed if run_id > snapshot_id]
+        taken_by = self._read(before[-1]) if before else None
+        if taken_by is not None and taken_by.saved_as != snapshot_id:
+            return True
+        found = map(self._read, after)
+        return any(one is not None and one.snapshot == snapshot_id for one in found)
+
+    def _read(self, name: str) -> RunRecord | None:
         try:
-            record = _parsed(self._backend.get(name), name)
+            return _parsed(self._backend.get(name), name)
         except FileNotFoundError:
-            return False
-        return record.saved_as != snapshot_id
+            return None
 
 
 def all_runs(backend: Backend) -> list[RunRecord]:

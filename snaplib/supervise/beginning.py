@@ -59,7 +59,7 @@ class Beginning:
         """Return what a supervisor that died has left on this machine.
 
         Returns:
-            Its task, taken over; or how that has ended since; None if there is neither, or it was saved.
+            Its task, taken over; or how that has ended since; None if there is neither, or it was saved or killed.
         """
         name = self._settings.session_name
         while True:
@@ -174,7 +174,7 @@ class Beginning:
         return settings.store.latest(settings.key)
 
     def _outlived(self, snapshot: Snapshot) -> bool:
-        """Whether the run that took a snapshot died before it could note that this ended its task."""
+        """Whether a task has run on after a snapshot: its own, or one that was resumed from it already."""
         try:
             return self._settings.store.journal(snapshot.key).outlived(snapshot.id)
         except StoreError:
@@ -198,9 +198,9 @@ class Beginning:
 
 
 def _forget(name: str) -> ExitStatus | None:
-    """Remove what is left of a session, and return how its task ended; None if it was saved, or there was none."""
+    """Remove what is left of a session, and return how its task ended; None if there was none or it did not."""
     left = Session.last_status(name)
     if left is None:
         return None
     Session.forget(name)
-    return left if left.saved is None else None
+    return left if left.saved is None and not left.was_killed else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snaplib.errors import StoreError
 from snaplib.reclaim import Watchers
 from snaplib.session import ExitStatus
 from snaplib.supervise.settings import Settings
@@ -17,7 +18,7 @@ def finish(
 
     Args:
         settings: The run.
-        machine: Becomes ``done``, or ``saved`` if it is not.
+        machine: Becomes ``done``, ``failed`` if the task was killed, or ``saved`` if it is not.
         watchers: Hear that nothing is left to be saved.
         status: How the task ended.
 
@@ -29,6 +30,16 @@ def finish(
             machine.move(State.SAVED, "saved", snapshot=status.saved)
         watchers.acknowledge()
         return settings.exit_saved
+    if status.was_killed:
+        # It has not ended by itself: the next run goes on with what there is of it.
+        machine.move(
+            State.FAILED,
+            "killed",
+            exit_code=status.exit_code,
+            signal=status.signal,
+            snapshot=_kept(settings),
+        )
+        return status.shell_code
     machine.move(State.DONE, "ended", exit_code=status.exit_code, signal=status.signal)
     store, key = settings.store, settings.key
     store.mark_ended(key, status.exit_code, status.signal)
@@ -36,3 +47,12 @@ def finish(
         for snapshot in store.snapshots(key):
             store.remove(snapshot.id)
     return status.shell_code
+
+
+def _kept(settings: Settings) -> str | None:
+    """Return the snapshot that the next run resumes."""
+    try:
+        snapshot = settings.store.latest(settings.key)
+    except StoreError:
+        return None
+    return snapshot.id if snapshot is not None else None

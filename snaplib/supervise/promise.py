@@ -12,8 +12,12 @@ from collections.abc import Callable
 
 __all__ = ["Promise"]
 
-#: Another interval of the plan's is worth telling only if it differs by this factor.
+#: Another interval of the plan's is worth telling only if it differs by this factor; one that becomes longer at once,
+#: for more can be lost then, and one that becomes shorter not more often than this.
 _DIFFERS = 1.25
+_TELL_AGAIN_S = 600.0
+#: A plan that has no interval any more may have one again at the next look: so long its last one counts.
+_KEEP_S = 60.0
 #: A snapshot is given up after so long, or this share of the interval if that is longer: the task stands still for it.
 _LIMIT_S = 120.0
 _LIMIT_SHARE = 1 / 3
@@ -45,7 +49,10 @@ class Promise:
         self._at_s = clock() - age_s
         self._not_before_s = -math.inf
         self._lead_s = 0.0
+        #: Since when the plan has had no interval.
+        self._without_s = math.inf
         self._told_s: float | None = None
+        self._told_at_s = -math.inf
 
     @property
     def most_s(self) -> float | None:
@@ -71,10 +78,15 @@ class Promise:
         """Hear what the plan has for an interval; from any thread.
 
         Args:
-            every_s: Between two snapshots; None if the plan has none.
+            every_s: Between two snapshots; None if the plan has none: what it had then counts a while longer.
         """
-        before = self._planned_s
-        if every_s is None or before is None or not before / _DIFFERS < every_s < before * _DIFFERS:
+        if every_s is None:
+            self._without_s = min(self._without_s, self._clock())
+            if self._clock() - self._without_s >= _KEEP_S:
+                self._planned_s = None
+            return
+        self._without_s = math.inf
+        if self._planned_s is None or _differs(self._planned_s, every_s):
             self._planned_s = every_s
 
     def due_s(self) -> float | None:
@@ -112,6 +124,18 @@ class Promise:
         self._not_before_s = self._clock() + min(pause_s, self.most_s or pause_s)
 
     def is_news(self) -> bool:
-        """Return whether it is another than when this was asked last."""
-        before, self._told_s = self._told_s, self.most_s
-        return before != self._told_s
+        """Return whether it is another than was told last, and worth telling."""
+        told_s, most_s = self._told_s, self.most_s
+        if told_s is not None and most_s is not None:
+            if not _differs(told_s, most_s):
+                return False
+            if most_s < told_s and self._clock() - self._told_at_s < _TELL_AGAIN_S:
+                return False
+        elif told_s == most_s:
+            return False
+        self._told_s, self._told_at_s = most_s, self._clock()
+        return True
+
+
+def _differs(one_s: float, other_s: float) -> bool:
+    return not one_s / _DIFFERS < other_s < one_s * _DIFFERS

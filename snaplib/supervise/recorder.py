@@ -19,7 +19,7 @@ __all__ = ["Recorder"]
 
 _BEGINNINGS = ("started", "restored", "adopted")
 #: Event -> how the run came out.  Without one of these it has no end in the journal.
-_OUTCOMES = {"saved": "saved", "ended": "ended", "failed": "failed"}
+_OUTCOMES = {"saved": "saved", "ended": "ended", "killed": "killed", "failed": "failed"}
 #: What of an event's figures the journal keeps, where it is a number.
 _KEPT = (
     "restore_s",
@@ -103,9 +103,9 @@ class Recorder:
         record = attrs.evolve(
             self._putting.result(),
             outcome=outcome,
-            exit_code=details.get("exit_code") if outcome == "ended" else None,
+            exit_code=details.get("exit_code") if outcome in ("ended", "killed") else None,
             signal=details.get("signal"),
-            saved_as=details.get("snapshot"),
+            saved_as=details.get("snapshot") if outcome == "saved" else None,
             alive_s=self._clock() - self._began_s,
             figures=self._figures,
             source=self._source,

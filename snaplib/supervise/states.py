@@ -31,7 +31,7 @@ class State(enum.StrEnum):
     SAVED = "saved"
     #: It has ended.
     DONE = "done"
-    #: It could not be started, resumed or saved; if it ran, it runs on.
+    #: It could not be started, resumed or saved, and if it ran, it runs on; or it was killed.
     FAILED = "failed"
 
 

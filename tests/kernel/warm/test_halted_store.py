@@ -43,12 +43,11 @@ def beside(tmp_path: Path) -> Iterator[Beside]:
     made.close()
 
 
-@pytest.mark.parametrize("codec", ["none", "zstd"])
-def test_copies_that_are_on_their_way(trees, copying, beside, eventually, codec) -> None:
+def test_copies_that_are_on_their_way(trees, copying, beside, eventually) -> None:
     """They go on beside the dump; pages that change again meanwhile are taken again."""
     store, backend = Store.over(beside.backend), beside.backend
     task = trees.start(mib=24)
-    options = PageLogOptions(codec=codec, frame_bytes=1 << 18, segment_bytes=1 << 22, workers=1)
+    options = PageLogOptions(codec="zstd", frame_bytes=1 << 18, segment_bytes=1 << 22, workers=1)
     warm = copying(task, store, options=options)
     warm.copy()
     stop, frozen = threading.Event(), threading.Event()

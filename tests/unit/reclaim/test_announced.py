@@ -238,6 +238,7 @@ def test_others_folders_are_not_used(runtime: Path) -> None:
         (event("saved", "saved", snapshot="s1"), "saved", 0),
         (event("ended", "done", exit_code=3), "ended", 0),
         (event("failed", "failed", reason="io_uring", exit_code=177), "failed", 177),
+        (event("killed", "failed", signal=9, exit_code=None), "failed", 175),
         (event("dumping", "dumping"), "killed", 175),
     ],
 )

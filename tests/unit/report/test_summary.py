@@ -49,6 +49,12 @@ def test_cut_off_after_a_snapshot_made_ahead_is_kept_up_to_that() -> None:
     assert (one.cut_off, one.kept_s, one.lost_s) == (1, 1800.0, 5400.0)
 
 
+def test_a_task_that_was_killed_counts_like_one_that_was_cut_off() -> None:
+    ahead = "20261128T011500.000000-abcdef"
+    one = total(record(1, "started", "killed"), record(3, "restored", "ended", snapshot=ahead))
+    assert (one.cut_off, one.kept_s, one.lost_s, one.ended) == (1, 900.0, 900.0, 1)
+
+
 def test_the_last_run_without_an_end_may_go_on() -> None:
     one = total(record(1, "started"), record(2, outcome=None))
     assert (one.open, one.interruptions, one.lost_s) == (1, 1, 0.0)

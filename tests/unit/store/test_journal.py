@@ -39,3 +39,7 @@ def test_whether_a_task_may_have_outlived_its_snapshot(memory_store, clock) -> N
             saved_as = saved[number] if outcome == "saved" else None
             journal.put_end(attrs.evolve(run, outcome=outcome, saved_as=saved_as))
     assert [journal.outlived(saved[number]) for number in range(4)] == [False, True, True, False]
+    clock.now += dt.timedelta(minutes=1)
+    journal.put_begin(journal.begin("restored", snapshot=saved[3], host="here", command=("true",)))
+    assert journal.outlived(saved[3]), "it has been gone on from"
+    assert not journal.outlived(saved[0])

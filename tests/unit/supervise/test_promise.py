@@ -74,15 +74,32 @@ def test_the_option_comes_before_the_plan(clock: Clock) -> None:
     assert (promise.most_s, promise.by) == (60.0, "option")
 
 
-def test_the_plans_interval_is_told_when_it_is_another(clock: Clock) -> None:
-    promise = Promise(clock=clock)
-    told = []
-    for every_s in (None, 600.0, 620.0, 700.0, 900.0, 600.0, None, None):
+def told(promise: Promise, clock: Clock, pause_s: float, *intervals_s: float | None) -> list:
+    """Return what is told of a plan that changes its mind so often."""
+    found = []
+    for every_s in intervals_s:
+        clock.now_s += pause_s
         promise.plan(every_s)
         if promise.is_news():
-            told.append(promise.most_s)
-    assert told == [600.0, 900.0, 600.0, None]
+            found.append(promise.most_s)
+    return found
+
+
+def test_the_plans_interval_is_told_when_it_is_another(clock: Clock) -> None:
+    promise = Promise(clock=clock)
+    intervals = (None, 600.0, 620.0, 700.0, 900.0, 600.0, None, None)
+    assert told(promise, clock, 600.0, *intervals) == [600.0, 900.0, 600.0, None]
     assert promise.by == "plan"
+
+
+def test_a_plan_that_wavers_is_not_told_again_and_again(clock: Clock) -> None:
+    """What is worse is told at once, and what is better when it has lasted."""
+    assert told(Promise(clock=clock), clock, 5.0, *[60.0, 80.0] * 50) == [60.0, 80.0]
+    assert told(Promise(clock=clock), clock, 5.0, *[60.0, None] * 50) == [60.0]
+    growing = [60.0 * 1.02**number for number in range(100)]
+    assert len(told(Promise(clock=clock), clock, 5.0, *growing)) <= 10
+    lasting = [80.0] + [40.0] * 150
+    assert told(Promise(clock=clock), clock, 5.0, *lasting) == [80.0, 40.0]
 
 
 def test_a_snapshot_may_take_its_time_where_there_are_few(clock: Clock) -> None:

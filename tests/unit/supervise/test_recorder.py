@@ -71,6 +71,14 @@ def test_a_run_that_is_cut_off_has_no_end(store: Store) -> None:
     assert (record.how, record.outcome, record.ended_at) == ("started", None, None)
 
 
+def test_a_task_that_was_killed_has_not_ended(store: Store) -> None:
+    killed = {"exit_code": None, "signal": 9, "snapshot": "s3"}
+    record = run(store, ("started", 0, {"pid": 7}), ("killed", 5, killed))
+    assert record is not None
+    assert (record.outcome, record.signal, record.saved_as) == ("killed", 9, None)
+    assert store.journal("k").attempts() == 1
+
+
 def test_what_never_began_is_not_recorded(store: Store) -> None:
     assert run(store, ("not_started", 0, {}), ("failed", 0, {"exit_code": 177})) is None
 
