@@ -135,7 +135,7 @@ def test_a_cgroup_that_others_froze_stays_frozen(counter, freezer_kind) -> None:
     with Task.attach(counter.pid) as task:
         with task.frozen():
             pass
-        freezer = task._freezer
+        freezer = task._freezing.freezer
         assert freezer is not None
         cgroup = freezer.cgroup
         assert isinstance(cgroup, TaskCgroup)
