@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import operator
 import os
 import time
@@ -18,7 +17,7 @@ from snaplib.track.areas import Area, areas_of, groups, joined, stretches
 from snaplib.track.files import FileTimes
 from snaplib.track.records import MemoryKind, Unknown
 from snaplib.track.registrar import Registrar
-from snaplib.track.sampling import sampled_pieces
+from snaplib.track.sampling import sampled_pieces, spans
 from snaplib.track.states import changed, populated, solid_pages, stale, to_runs
 
 if TYPE_CHECKING:
@@ -203,7 +202,7 @@ class ArmedProcess:
     def _add_changed(self, look: Look, areas: Sequence[Area], *, rearm: bool) -> None:
         for group in groups(areas):
             kind = group[0].kind
-            for start, end, area in self._spans(group):
+            for start, end, area in spans(group, self._sample):
                 if area is None:
                     look.add(changed(self._pagemap, kind, start, end, rearm=rearm))
                     continue
@@ -212,22 +211,6 @@ class ArmedProcess:
                     runs = changed(self._pagemap, kind, first, after, rearm=rearm)
                     look.runs.append(runs)
                     look.count.add_piece(after - first, solid_pages(runs))
-
-    def _spans(self, group: Sequence[Area]) -> Iterable[tuple[int, int, Area | None]]:
-        """Yield stretches to scan in one go, and the areas that are sampled by themselves."""
-        if self._sample is None:
-            yield group[0].start, group[-1].end, None
-            return
-
-        def sampled(area: Area) -> bool:
-            return sampled_pieces(area.start, area.end, self._sample) is not None
-
-        for by_pieces, some in itertools.groupby(group, key=sampled):
-            stretch = list(some)
-            if by_pieces:
-                yield from ((area.start, area.end, area) for area in stretch)
-            else:
-                yield stretch[0].start, stretch[-1].end, None
 
     def _welcome(self, look: Look, area: Area) -> None:
         """Arm an area that was just registered: all that is populated in it is new."""

@@ -8,6 +8,7 @@ hottest pages are (stacks, globals), are armed wholly.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,12 @@ from snaplib.track.records import Estimate
 from snaplib.track.runs import PAGE_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from fractions import Fraction
 
-__all__ = ["REGION_BYTES", "SampleCount", "sampled_pieces"]
+    from snaplib.track.areas import Area
+
+__all__ = ["REGION_BYTES", "SampleCount", "sampled_pieces", "spans"]
 
 #: What one page-table page maps, and the size of a transparent huge page on x86-64.
 REGION_BYTES = 2 << 20
@@ -50,6 +54,28 @@ def sampled_pieces(
         (max(start, region * REGION_BYTES), min(end, (region + 1) * REGION_BYTES))
         for region in regions[place < np.uint64(sample.numerator)].tolist()
     )
+
+
+def spans(group: Sequence[Area], sample: Fraction | None) -> Iterator[tuple[int, int, Area | None]]:
+    """Yield stretches to scan in one go, and the areas that are sampled by themselves.
+
+    Args:
+        group: Areas of one kind, ascending.
+        sample: As for `sampled_pieces`.
+    """
+    if sample is None:
+        yield group[0].start, group[-1].end, None
+        return
+
+    def is_sampled(area: Area) -> bool:
+        return sampled_pieces(area.start, area.end, sample) is not None
+
+    for by_pieces, some in itertools.groupby(group, key=is_sampled):
+        stretch = list(some)
+        if by_pieces:
+            yield from ((area.start, area.end, area) for area in stretch)
+        else:
+            yield stretch[0].start, stretch[-1].end, None
 
 
 def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -24,18 +24,16 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from snaplib.kernel.uffd import write_protection_missing
-from snaplib.track.look import Look
-from snaplib.track.records import ArmReport, Basis, DirtyScan, Estimate, ProcessScan, Unknown
+from snaplib.track.records import ArmReport, Basis, DirtyScan, ProcessScan, Unknown
 from snaplib.track.roster import Roster
-from snaplib.track.runs import empty_runs, join_runs
-from snaplib.track.sampling import SampleCount
+from snaplib.track.runs import empty_runs
 from snaplib.track.standstill import Standstill
-from snaplib.track.states import solid_pages
+from snaplib.track.survey import Survey
 from snaplib.track.tracker import CannotTrack
 from snaplib.track.untracked import scan_untracked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from fractions import Fraction
 
     from snaplib.track.tracker import TrackableTask
@@ -91,21 +89,13 @@ class WriteProtect:
         pids = self._members()
         self._roster.keep(pids)
         self._roster.arm(pids, new_ones=True)
-        looks = {pid: Look() for pid in self._roster.armed}
+        survey = self._survey()
+        survey.expect()
         self._standstill.reset()
         with self._standstill.stop() as until_s:
-            self._settle(looks, until_s, anew=True)
+            survey.settle(until_s=until_s, anew=True)
         self._since_s = time.monotonic()
-        pages = mappings = refused_bytes = 0
-        for pid, look in looks.items():
-            if pid in self._roster.armed:
-                process = self._roster.armed[pid]
-                with self._roster.attempt(pid):
-                    process.finish(look)
-                    pages += sum(map(solid_pages, look.runs))
-                    areas, refused = process.mappings(look)
-                    mappings += areas
-                    refused_bytes += refused
+        pages, mappings, refused_bytes = survey.count_armed()
         if not self._roster.armed:
             raise CannotTrack(f"no process of task {self._task.pid} could be armed")
         still = self._standstill.pause()
@@ -137,14 +127,15 @@ class WriteProtect:
                 self._roster.arm(pids, new_ones=False)
             self._distrusted = frozenset(self._roster.armed) | doubtful
         armed = tuple(self._roster.armed)
-        looks = self._look(armed, rearm=rearm)
-        if rearm and not frozen_by_caller and len(looks) < len(armed):
+        survey = self._survey()
+        survey.look(armed, rearm=rearm)
+        if rearm and not frozen_by_caller and len(survey.looks) < len(armed):
             # They failed, or executed another program.
             self._roster.take(armed)
-            looks.update(self._look(self._roster.armed.keys() - looks.keys(), rearm=True))
-        if rearm and any(look.missing for look in looks.values()):
-            self._register(looks, stands=frozen_by_caller)
-        processes = self._finish(looks, doubtful, rearm=rearm)
+            survey.look(self._roster.armed.keys() - survey.looks.keys(), rearm=True)
+        if rearm and survey.missing:
+            self._register(survey, stands=frozen_by_caller)
+        processes = survey.finish(doubtful, rearm=rearm)
         stood_still = frozen_by_caller or (still and self._standstill.pause())
         self._add_unarmed(processes)
         since_s = self._since_s
@@ -159,7 +150,7 @@ class WriteProtect:
             still=stood_still,
             basis=self.basis,
             processes=tuple(processes[pid] for pid in sorted(processes)),
-            estimate=self._estimate(looks, processes),
+            estimate=survey.estimate(processes),
         )
 
     def expose(self, pid: int, start: int, end: int) -> None:
@@ -203,50 +194,19 @@ class WriteProtect:
                 hint="end the other one first: a task can have one write-protect tracker",
             )
 
-    def _look(self, pids: Iterable[int], *, rearm: bool) -> dict[int, Look]:
-        looks = {}
-        for pid in pids:
-            look = Look()
-            with self._roster.attempt(pid):
-                self._roster.armed[pid].look(look, rearm=rearm)
-                looks[pid] = look
-        return looks
+    def _survey(self) -> Survey:
+        return Survey(self._roster, sampled=self.basis is Basis.SAMPLED)
 
-    def _register(self, looks: dict[int, Look], *, stands: bool) -> None:
+    def _register(self, survey: Survey, *, stands: bool) -> None:
         if stands:
-            self._settle(looks, math.inf)
+            survey.settle(until_s=math.inf)
             return
         try:
             with self._standstill.stop() as until_s:
-                self._settle(looks, until_s)
+                survey.settle(until_s=until_s)
         except TimeoutError:
             # What was not registered counts as dirty, and the next scan tries again.
             return
-
-    def _settle(self, looks: dict[int, Look], until_s: float, *, anew: bool = False) -> None:
-        for pid, look in looks.items():
-            if pid in self._roster.armed:
-                with self._roster.attempt(pid):
-                    self._roster.armed[pid].settle(look, until_s=until_s, anew=anew)
-
-    def _finish(
-        self, looks: dict[int, Look], doubtful: frozenset[int], *, rearm: bool
-    ) -> dict[int, ProcessScan]:
-        processes = {}
-        for pid, look in looks.items():
-            if pid not in self._roster.armed:
-                continue
-            with self._roster.attempt(pid):
-                process = self._roster.armed[pid]
-                process.finish(look, rearm=rearm)
-                if pid in doubtful:
-                    process.distrust(look, Unknown.FAILED)
-                runs = join_runs(look.runs)
-                known = runs["why"] == Unknown.KNOWN
-                processes[pid] = ProcessScan(
-                    pid, runs[known], runs[~known], complete=self.basis is not Basis.SAMPLED
-                )
-        return processes
 
     def _add_unarmed(self, processes: dict[int, ProcessScan]) -> None:
         for pid in self._members():
@@ -261,17 +221,3 @@ class WriteProtect:
                 found = scan_untracked(self._task.procfs, pid, Unknown.PROCESS, detail)
                 if found is not None:
                     processes[pid] = found
-
-    def _estimate(self, looks: dict[int, Look], processes: dict[int, ProcessScan]) -> Estimate:
-        if self.basis is not Basis.SAMPLED:
-            arrays = (
-                one for process in processes.values() for one in (process.runs, process.untracked)
-            )
-            return Estimate(float(sum(map(solid_pages, arrays))))
-        count = SampleCount()
-        for pid, process in sorted(processes.items()):
-            if pid in looks and pid in self._roster.armed:
-                count.add(looks[pid].count)
-            else:
-                count.add_certain(solid_pages(process.untracked))
-        return count.estimate()

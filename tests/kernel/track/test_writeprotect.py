@@ -27,6 +27,7 @@ from snaplib.track import (
     WriteProtect,
     open_tracker,
 )
+from snaplib.track.survey import Survey
 
 PAGES = 64
 ALL = set(range(PAGES))
@@ -336,7 +337,7 @@ def test_what_an_interrupted_scan_armed_is_dirty_in_the_next(victim, track, dirt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(WriteProtect, "_finish", interrupted)
+        patched.setattr(Survey, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tracker.scan()
     assert dirty(tracker.scan(), victim.pid, address, PAGES) == ALL
