@@ -184,7 +184,7 @@ while True:
     said = (bench.folder / "err").read_text()
     assert status == 175, said
     assert "room" in said
-    assert 2.5 < time.monotonic() - began < 15
+    assert time.monotonic() - began > 2.5
     size = out.stat().st_size
     wait_until(lambda: out.stat().st_size > size, "the task to run on after the failed dump")
     assert not list((small_disk / "store").glob("manifests/*/*")), "half a snapshot"

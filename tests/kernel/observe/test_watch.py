@@ -44,7 +44,7 @@ def test_the_first_profile_is_there_at_once(start, source) -> None:
     assert [member.pid for member in profile.members] == [workload.pid]
     assert {one.fd for one in profile.descriptors} == {0, 1, 2}
     assert profile.interval_s == 0.0
-    assert abs(profile.wall_s - time.time()) < 10
+    assert abs(profile.wall_s - time.time()) < 60
     assert not watch.ended
     assert watch.profile() is profile, "it can still be had after the end"
 

@@ -93,7 +93,7 @@ def test_a_huge_reservation_in_the_middle_costs_nothing(victim, track, dirty) ->
         victim("store", address, page, 1)
     scan = tracker.scan(still=True)
     assert dirty(scan, victim.pid, address, pages) == {0, pages // 2, pages - 1}
-    assert scan.duration_s < 5
+    assert scan.duration_s < 30
     victim("store", address, pages // 2, 1)
     assert dirty(tracker.scan(), victim.pid, address, pages) == {pages // 2}
 
