@@ -11,7 +11,8 @@ import time
 import pytest
 
 from snaplib.errors import DeadlineExceeded, TaskEnded
-from snaplib.kernel import ProcFs, TaskCgroup, freezer
+from snaplib.kernel import ProcFs, TaskCgroup
+from snaplib.kernel.freezer import base
 from snaplib.task import Task
 
 FREEZE_AND_HANG = """
@@ -53,12 +54,12 @@ def test_what_the_guardian_takes_to_start_is_not_taken_from_the_time(
     """Where that is slow nothing would be done while the task stands still, and nobody told."""
     ready = []
 
-    class Watched(freezer.Guard):
+    class Watched(base.Guard):
         def __init__(self) -> None:
             super().__init__()
             ready.append(time.monotonic())
 
-    monkeypatch.setattr(freezer, "Guard", Watched)
+    monkeypatch.setattr(base, "Guard", Watched)
     with Task.attach(counter.pid) as task, task.frozen(20.0) as frozen:
         assert frozen.deadline >= ready[0] + 20.0
 
