@@ -11,12 +11,11 @@ import errno
 import os
 import socket
 import struct
-import threading
 from typing import TYPE_CHECKING
 
 import attrs
 
-from snaplib.kernel.syscalls import CLONE_NEWNET, setns
+from snaplib.kernel.sockdiag import dump, numbers, open_diag, read_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -32,19 +31,6 @@ __all__ = [
 #: States of any kind of socket (net/tcp_states.h); unix sockets use the same numbers.
 TCP_ESTABLISHED = 1
 TCP_LISTEN = 10
-
-_NETLINK_SOCK_DIAG = 4  # linux/netlink.h
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST = 0x001
-_NLM_F_DUMP = 0x300
-_NLM_F_DUMP_INTR = 0x010
-_NLMSG_ERROR = 2
-_NLMSG_DONE = 3
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
-_RECEIVE_BYTES = 1 << 18
-#: A list that changed while it was read is read again, but not for ever.
-_ATTEMPTS = 3
 
 _UNIX_REQUEST = struct.Struct("=BBHIII8x")  # family, protocol, pad, states, inode, show
 _UNIX_MESSAGE = struct.Struct("=BBBxI8x")  # family, type, state, inode
@@ -129,7 +115,7 @@ def list_sockets(
     """
     found: dict[int, Socket] = {}
     complete: set[int] = set()
-    with _diag_socket(namespace) as connection:
+    with open_diag(namespace) as connection:
         for family in sorted(set(families)):
             try:
                 for one in _list_family(connection, family, inodes):
@@ -142,52 +128,21 @@ def list_sockets(
     return SocketTable(found, frozenset(complete))
 
 
-def _diag_socket(namespace: str | None) -> socket.socket:
-    if namespace is None:
-        return _open_diag()
-    # A thread of its own enters the namespace and ends there; the socket stays in it.
-    made: list[socket.socket | OSError] = []
-
-    def enter_and_open() -> None:
-        try:
-            descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                setns(descriptor, CLONE_NEWNET)
-            finally:
-                os.close(descriptor)
-            made.append(_open_diag())
-        except OSError as error:
-            made.append(error)
-
-    thread = threading.Thread(target=enter_and_open)
-    thread.start()
-    thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    return made[0]
-
-
-def _open_diag() -> socket.socket:
-    return socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    )
-
-
 def _list_family(
     connection: socket.socket, family: int, inodes: Collection[int]
 ) -> Iterator[Socket]:
     if family == socket.AF_UNIX:
         request = _UNIX_REQUEST.pack(family, 0, 0, 0xFFFFFFFF, 0, _UNIX_SHOW)
-        yield from _unix_sockets(_dump(connection, request), inodes)
+        yield from _unix_sockets(dump(connection, request), inodes)
     elif family == socket.AF_NETLINK:
         request = _NETLINK_REQUEST.pack(family, _NETLINK_ALL, 0, 0, _NETLINK_SHOW)
-        for payload in _dump(connection, request):
+        for payload in dump(connection, request):
             if _NETLINK_MESSAGE.unpack_from(payload)[-1] in inodes:
                 yield _netlink_socket(payload)
     else:
         for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
             request = _INET_REQUEST.pack(family, protocol, 0, 0xFFFFFFFF)
-            for payload in _dump(connection, request):
+            for payload in dump(connection, request):
                 if _INET_MESSAGE.unpack_from(payload)[-1] in inodes:
                     yield _inet_socket(payload, protocol)
 
@@ -209,61 +164,10 @@ def _unix_sockets(payloads: list[bytes], inodes: Collection[int]) -> Iterator[So
             yield _unix_socket(others.pop(peer))
 
 
-def _dump(connection: socket.socket, request: bytes) -> list[bytes]:
-    """Send a request and return the payloads of the answer's messages."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        header = _HEADER.pack(
-            _HEADER.size + len(request),
-            _SOCK_DIAG_BY_FAMILY,
-            _NLM_F_REQUEST | _NLM_F_DUMP,
-            attempt,
-            0,
-        )
-        connection.sendto(header + request, (0, 0))
-        payloads, whole = _receive(connection)
-        if whole:
-            break
-    return payloads
-
-
-def _receive(connection: socket.socket) -> tuple[list[bytes], bool]:
-    payloads: list[bytes] = []
-    whole = True
-    while True:
-        answer = connection.recv(_RECEIVE_BYTES)
-        offset = 0
-        while offset + _HEADER.size <= len(answer):
-            length, kind, flags, _, _ = _HEADER.unpack_from(answer, offset)
-            payload = answer[offset + _HEADER.size : offset + length]
-            whole = whole and not flags & _NLM_F_DUMP_INTR
-            if kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                code = struct.unpack_from("=i", payload)[0] if len(payload) >= 4 else 0
-                if code < 0:
-                    raise OSError(-code, f"sock_diag: {os.strerror(-code)}")
-                return payloads, whole
-            payloads.append(payload)
-            offset += (length + 3) & ~3
-
-
-def _attributes(payload: bytes, offset: int) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    while offset + _ATTRIBUTE.size <= len(payload):
-        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind] = payload[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
-def _numbers(content: bytes) -> tuple[int, ...]:
-    return struct.unpack(f"={len(content) // 4}I", content[: len(content) // 4 * 4])
-
-
 def _unix_socket(payload: bytes) -> Socket:
     family, kind, state, inode = _UNIX_MESSAGE.unpack_from(payload)
-    more = _attributes(payload, _UNIX_MESSAGE.size)
-    queues = _numbers(more.get(_UNIX_RQLEN, bytes(8)))
+    more = read_attributes(payload, _UNIX_MESSAGE.size)
+    queues = numbers(more.get(_UNIX_RQLEN, bytes(8)))
     name = more.get(_UNIX_NAME, b"")
     abstract = name.startswith(b"\0")
     text = os.fsdecode(name[1:] if abstract else name.rstrip(b"\0"))
@@ -276,8 +180,8 @@ def _unix_socket(payload: bytes) -> Socket:
         local="@" + text if abstract else text,
         receive_queue=queues[0],
         send_queue=queues[1],
-        peer_inode=_numbers(more[_UNIX_PEER])[0] if _UNIX_PEER in more else None,
-        pending_inodes=_numbers(more.get(_UNIX_ICONS, b"")),
+        peer_inode=numbers(more[_UNIX_PEER])[0] if _UNIX_PEER in more else None,
+        pending_inodes=numbers(more.get(_UNIX_ICONS, b"")),
         shutdown=more[_UNIX_SHUTDOWN][0] if more.get(_UNIX_SHUTDOWN) else 0,
     )
 
@@ -309,9 +213,9 @@ def _address(family: int, address: bytes, port: bytes) -> str:
 
 def _netlink_socket(payload: bytes) -> Socket:
     family, kind, protocol, state, port, _, _, inode = _NETLINK_MESSAGE.unpack_from(payload)
-    more = _attributes(payload, _NETLINK_MESSAGE.size)
-    memory = _numbers(more.get(_NETLINK_MEMINFO, bytes(4)))
-    groups = _numbers(more.get(_NETLINK_GROUPS, b""))
+    more = read_attributes(payload, _NETLINK_MESSAGE.size)
+    memory = numbers(more.get(_NETLINK_MEMINFO, bytes(4)))
+    groups = numbers(more.get(_NETLINK_GROUPS, b""))
     return Socket(
         inode=inode,
         family=family,
