@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from snaplib.errors import TaskEnded, UsageError
 from snaplib.kernel import ProcFs
-from snaplib.kernel.cgroup import find_cgroup
 from snaplib.observe.armed import Arm, ArmedMemory
 from snaplib.observe.descriptors import DescriptorKind, kind_number
-from snaplib.observe.ebpf import EbpfSource
 from snaplib.observe.growth import Growth
 from snaplib.observe.memoryreader import MemoryReader
+from snaplib.observe.opening import open_source
 from snaplib.observe.profile import FaultCounts, Losses, Member, Profile
 from snaplib.observe.source import Look, Source
 
@@ -248,21 +247,9 @@ class Watch:
     def _open_source(self) -> Source:
         pid = self._task.pid
         try:
-            return self._source_for(pid)
+            return open_source(self._procfs, pid, self._want_source)
         except ProcessLookupError:
             raise TaskEnded(f"the task {pid} has ended") from None
-
-    def _source_for(self, pid: int) -> Source:
-        if self._want_source == "proc":
-            return _proc_source(self._procfs, pid)
-        try:
-            return EbpfSource(self._procfs, pid, cgroup_id=_own_cgroup_id(self._procfs, pid))
-        except ProcessLookupError:
-            raise
-        except OSError as error:
-            if self._want_source == "ebpf":
-                raise
-            return _proc_source(self._procfs, pid, str(error))
 
     def _memfds(self, look: Look) -> Iterable[Path]:
         array = look.descriptors.array
@@ -289,13 +276,6 @@ class Watch:
                 )
 
 
-def _proc_source(procfs: ProcFs, pid: int, reason: str = "") -> Source:
-    # Late: sock_diag and more that eBPF makes needless.
-    from snaplib.observe.proc import ProcSource  # noqa: PLC0415
-
-    return ProcSource(procfs, pid, reason=reason)
-
-
 def _cgroup_of(procfs: ProcFs, pid: int) -> str:
     """Return the path of a process's version 2 cgroup; empty without one."""
     try:
@@ -303,14 +283,3 @@ def _cgroup_of(procfs: ProcFs, pid: int) -> str:
     except ProcessLookupError:
         raise TaskEnded(f"the task {pid} has ended") from None
     return next((one.path for one in found if one.hierarchy_id == 0), "")
-
-
-def _own_cgroup_id(procfs: ProcFs, pid: int) -> int:
-    """Return the id of a version 2 cgroup that is a task's alone, which is its inode; 0 without one."""
-    try:
-        cgroup = find_cgroup(procfs, pid)
-        return cgroup.path.stat().st_ino if cgroup is not None and cgroup.version == 2 else 0
-    except ProcessLookupError:
-        raise
-    except OSError:
-        return 0  # not mounted here, or not for us to look at
