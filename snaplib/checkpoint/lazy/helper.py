@@ -132,19 +132,17 @@ class LazyHelper:
         Returns:
             What went wrong with it, if anything did; empty else.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._listener.close()
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        said = [json.loads(line) for line in self._process.stdout]
         try:
-            self._process.wait(_END_S)
+            # It hears the end of its input, and ends.
+            said, _errors = self._process.communicate(timeout=_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            said = b""
         self._close()
-        return next((fields["failed"] for fields in said if "failed" in fields), "")
+        lines = [json.loads(line) for line in said.splitlines()]
+        return next((fields["failed"] for fields in lines if "failed" in fields), "")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the memory is complete; false if it is not by then.

@@ -14,14 +14,14 @@ import select
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["Guarded", "end_task", "guard"]
 
 _MESSAGE_BYTES = 8192
 _END_MS = 10_000
-_KEEP, _TASK, _FOLDER, _DONE = b"k", b"t", b"f", b"d"
+_DONE_S = 10.0
+_KEEP, _DROP, _TASK, _NOTE, _FOLDER, _DONE = b"k", b"r", b"t", b"n", b"f", b"d"
 
 
 class Guarded:
@@ -34,27 +34,40 @@ class Guarded:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
 
-    def keep(self, descriptors: Sequence[int]) -> None:
-        """Have copies of descriptors held until we say that all is well."""
-        self._say(_KEEP, descriptors)
+    def keep(self, descriptor: int) -> None:
+        """Have a copy of a descriptor held until we say that all is well."""
+        self._say(_KEEP + str(descriptor).encode(), descriptor)
 
-    def task(self, init: int) -> None:
-        """Say, by a pidfd, whose PID namespace is to be ended if we die."""
-        self._say(_TASK, [init])
+    def drop(self, descriptor: int) -> None:
+        """Have the copy of a descriptor closed: nothing is missing there."""
+        self._say(_DROP + str(descriptor).encode())
+
+    def task(self, init: int, note: Path) -> None:
+        """Say who is to be ended if we die.
+
+        Args:
+            init: A pidfd of the first process of the task's PID namespace.
+            note: The file that says that the task's memory is on its way.
+        """
+        self._say(_TASK, init)
+        self._say(_NOTE + os.fsencode(note))
 
     def folder(self, path: Path) -> None:
         """Say what is to be removed if we die."""
         self._say(_FOLDER + os.fsencode(path))
 
     def done(self) -> None:
-        """Say that all is well."""
+        """Say that all is well, and wait until nothing is held and the note is gone."""
         self._say(_DONE)
+        self._channel.settimeout(_DONE_S)
+        with contextlib.suppress(OSError):
+            self._channel.recv(1)
 
-    def _say(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    def _say(self, message: bytes, descriptor: int = -1) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         # A guard that died helps nobody, and harms nobody either.
         with contextlib.suppress(OSError):
-            self._channel.sendmsg([message], ancillary if descriptors else [])
+            self._channel.sendmsg([message], ancillary if descriptor >= 0 else [])
 
 
 def guard(channel: socket.socket) -> int:
@@ -66,16 +79,30 @@ def guard(channel: socket.socket) -> int:
     Returns:
         An exit status.
     """
-    held: list[int] = []
-    init, folder = -1, ""
-    while message := _receive(channel, held):
-        kind = message[:1]
-        if kind == _DONE:
-            return 0
-        if kind == _TASK:
-            init = held[-1]
+    held: dict[bytes, int] = {}
+    init, note, folder = -1, "", ""
+    while True:
+        message, descriptors, _flags, _from = socket.recv_fds(channel, _MESSAGE_BYTES, 1)
+        kind, content = message[:1], message[1:]
+        if kind == _KEEP:
+            held[content] = descriptors[0]
+        elif kind == _DROP:
+            os.close(held.pop(content))
+        elif kind == _TASK:
+            init = descriptors[0]
+        elif kind == _NOTE:
+            note = os.fsdecode(content)
         elif kind == _FOLDER:
-            folder = os.fsdecode(message[1:])
+            folder = os.fsdecode(content)
+        else:
+            break
+    if kind == _DONE:
+        for descriptor in held.values():
+            os.close(descriptor)
+        # While there is a note and no process, its memory counts as lost.
+        if note:
+            Path(note).unlink(missing_ok=True)
+        return 0
     if init >= 0:
         end_task(init)
     if folder:
@@ -94,9 +121,3 @@ def end_task(init: int) -> None:
     poller = select.poll()
     poller.register(init, select.POLLIN)
     poller.poll(_END_MS)
-
-
-def _receive(channel: socket.socket, held: list[int]) -> bytes:
-    message, descriptors, _flags, _from = socket.recv_fds(channel, _MESSAGE_BYTES, 1)
-    held += descriptors
-    return message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -39,10 +40,12 @@ def serve(listener: socket.socket, guarded: Guarded) -> int:
         An exit status.
     """
     server = _Server(guarded)
+    # One for each process of the task, and for each that it forks meanwhile.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         served_bytes = server.run(listener)
-        guarded.done()
-    except RestoreGone:
+    except (RestoreGone, EOFError):
         server.give_up()
         _say({"gone": True})
         return 1
@@ -89,6 +92,7 @@ class _Server:
                 Pieces.by_process(pages.index, left),
                 first,
                 keep=self._guarded.keep,
+                drop=self._guarded.drop,
                 served=self._served,
             )
             threading.Thread(target=self._listen, args=(service,), daemon=True).start()
@@ -101,7 +105,9 @@ class _Server:
                 raise
             finally:
                 service.close()
+        self._guarded.done()
         if self._note is not None:
+            # Where the guard has died before.
             self._note.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
         return self._served_bytes
@@ -120,7 +126,7 @@ class _Server:
                 if "init_pid" in fields:
                     self._init = os.pidfd_open(fields["init_pid"])
                     self._note = Path(fields["note"])
-                    self._guarded.task(self._init)
+                    self._guarded.task(self._init, self._note)
                 if fields.get("runs"):
                     return
         service.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -51,7 +50,8 @@ class Service:
         frames: The snapshot's frames.
         pieces: What each process misses, by its pid in the images.
         first: Frames to fetch before anybody asks for them.
-        keep: Told of the descriptors of each userfaultfd, before the process can run.
+        keep: Told of each userfaultfd, before the process can run.
+        drop: Told of each that was closed.
         served: Told of bytes that are there, by several threads.
     """
 
@@ -61,7 +61,8 @@ class Service:
         pieces: Mapping[int, Pieces],
         first: Iterable[int],
         *,
-        keep: Callable[[list[int]], None] = lambda _descriptors: None,
+        keep: Callable[[int], None] = lambda _descriptor: None,
+        drop: Callable[[int], None] = lambda _descriptor: None,
         served: Callable[[int], None] = lambda _size: None,
     ) -> None:
         self._frames = frames
@@ -70,6 +71,7 @@ class Service:
         wanted = set[int]().union(*(one.frames() for one in pieces.values()))
         self._queue = FrameQueue(len(frames.index.frames), wanted, first)
         self._keep = keep
+        self._drop = drop
         self._served = served
         self._memories: list[TaskMemory] = []
         self._by_descriptor: dict[int, TaskMemory] = {}
@@ -106,7 +108,7 @@ class Service:
         is_restored = False
         self._poll.register(listener, select.POLLIN)
         try:
-            while not (is_restored and not any(one.left for one in self._memories)):
+            while not is_restored or self._memories:
                 timeout_ms = _AGAIN_MS if self._again else None
                 ready = {descriptor for descriptor, _events in self._poll.poll(timeout_ms)}
                 if self._bell in ready:
@@ -123,6 +125,8 @@ class Service:
                         self._poll.unregister(restore)
                 self._hear_processes(ready & self._by_descriptor.keys())
                 self._ask_again()
+                if is_restored:
+                    self._let_go([one for one in self._memories if not one.left])
         finally:
             if restore is not None:
                 restore.close()
@@ -137,9 +141,10 @@ class Service:
         self._queue.close()
         for worker in self._workers:
             worker.join()
-        for memory in self._memories:
-            memory.close()
-        os.close(self._bell)
+        self._let_go(self._memories)
+        with self._lock:
+            os.close(self._bell)
+            self._bell = -1
 
     def _hear_restore(self, restore: socket.socket) -> bool:
         """Take what a restore says: the next process, or, true, that all are there."""
@@ -154,10 +159,23 @@ class Service:
         return False
 
     def _add(self, memory: TaskMemory) -> None:
-        self._keep([memory.fileno()])
+        self._keep(memory.fileno())
         self._memories = [*self._memories, memory]
         self._by_descriptor[memory.fileno()] = memory
         self._poll.register(memory.fileno(), select.POLLIN)
+
+    def _let_go(self, memories: list[TaskMemory]) -> None:
+        """Close memory that is complete, or whose process has ended: what else is missing there is the kernel's.
+
+        What is forked in this moment misses nothing either: while a fork waits to be heard of, nothing can be put.
+        """
+        for memory in memories:
+            descriptor = memory.fileno()
+            del self._by_descriptor[descriptor]
+            self._poll.unregister(descriptor)
+            memory.close()
+            self._drop(descriptor)
+        self._memories = [one for one in self._memories if one not in memories]
 
     def _hear_processes(self, ready: set[int]) -> None:
         for descriptor in ready:
@@ -221,5 +239,6 @@ class Service:
         self._ring()
 
     def _ring(self) -> None:
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._bell, 1)
+        with self._lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)

@@ -107,6 +107,8 @@ class TaskMemory:
             BlockingIOError: Events must be read first; then ask again.
         """
         with self._gate.together():
+            if self._gone:
+                return None
             origin = address if self._layout is None else self._layout.origin(address)
             frame = None if origin is None else self._pieces.frame_at(origin)
             if frame is not None and origin is not None and frame in self.left:
