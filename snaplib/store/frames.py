@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import SnapshotDamaged
-from snaplib.store import codec
+from snaplib.store import budget, codec
 from snaplib.store.bulk import BLOCK_BYTES, buffers
 from snaplib.store.index import PAGE_BYTES, Index
 
@@ -45,13 +45,15 @@ class FrameReader:
         name: Callable[[int], str],
         threads: int = LOCAL_THREADS,
     ) -> None:
-        self._threads = threads
         self._index = index
         self._open_segment = open_segment
         self._name = name
         self._segments: dict[int, ObjectReader] = {}
         largest = int(index.frames["stored_bytes"].max(initial=0))
         self._room_bytes = -(-largest // BLOCK_BYTES) * BLOCK_BYTES or BLOCK_BYTES
+        # A frame is in a room as it is stored, and beside it once it is decoded.
+        largest = int(index.frames["pages"].max(initial=0)) * PAGE_BYTES + self._room_bytes
+        self._threads = budget.reading_threads(threads, largest, _DECODING)
         self._own_room: memoryview | None = None
         self._opening = threading.Lock()
 

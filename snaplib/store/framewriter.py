@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import UsageError
-from snaplib.store import codec
+from snaplib.store import budget, codec
 from snaplib.store.balance import Balance, CodecFigures
 from snaplib.store.bulk import buffers
 from snaplib.store.index import FRAME, PAGE_BYTES
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameWriter", "PageLogOptions"]
 
-#: How many frames that are written as they are may be under way: enough to keep a disk busy.
-_MOST_WRITING = 4
-_MOST_WAITING = 4
-#: How many threads may be filling a frame at the same time.
-_FILLING = 3
 #: How often who waits for a buffer is asked whether to go on.
 _ASK_EVERY_S = 0.02
 #: In the background no more is accepted than what is stored within this time, or so many frames while nothing is
@@ -58,22 +53,24 @@ class PageLogOptions:
     Attributes:
         codec: ``auto`` compresses what there is time for, ``zstd`` everything, ``none`` nothing.
         level: zstd's level.
-        frame_bytes: The size of a frame, a multiple of the page size.
         workers: How many threads compress; by default one less than there are CPUs, from 1 to 8.
+        frame_bytes: The size of a frame, a multiple of the page size; by default what `snaplib.store.budget` allows.
         segment_bytes: The size from which on a new segment is begun.
     """
 
     codec: Literal["auto", "zstd", "none"] = "auto"
     level: int = -1
-    # Each frame costs a few hand-overs between threads: larger ones cost less a byte.
-    frame_bytes: int = attrs.field(default=4 << 20)
     workers: int = attrs.field(validator=attrs.validators.ge(1))
+    frame_bytes: int = attrs.field()
     segment_bytes: int = SEGMENT_BYTES
 
     @workers.default
     def _workers(self) -> int:
-        # Eight compress faster than one socket delivers.
-        return min(8, max(1, len(os.sched_getaffinity(0)) - 1))
+        return budget.coders(len(os.sched_getaffinity(0)))
+
+    @frame_bytes.default
+    def _frame_bytes(self) -> int:
+        return budget.frame_bytes(self.workers)
 
     @frame_bytes.validator
     def _check_frame_bytes(self, _attribute: object, value: int) -> None:
@@ -103,10 +100,8 @@ class FrameWriter:
         self._before = before
         #: Rows of FRAME's fields, None until the frame is stored.
         self._rows: list[_Row | None] = []
-        #: Frames for the codec: for each worker one that it compresses, one that waits, and one that is being written;
-        #: of the latter, many workers need no more than a few.
-        self._most_coding = options.workers + min(2 * options.workers, _MOST_WAITING)
-        self._free = buffers(self._most_coding + _MOST_WRITING + _FILLING, options.frame_bytes)
+        self._most_coding = budget.coding_frames(options.workers)
+        self._free = buffers(budget.buffer_frames(options.workers), options.frame_bytes)
         self._buffers = tuple(self._free)
         codec.keep_buffers()
         #: Guards what follows, and tells when a frame is done.
@@ -316,7 +311,7 @@ class FrameWriter:
                     self._to_code_bytes += size
                     return True
                 may_write = not worth or (policy == "auto" and self._disk_has_time(size))
-                if may_write and (at_once or self._writing < _MOST_WRITING):
+                if may_write and (at_once or self._writing < budget.MOST_WRITING):
                     self._writing += 1
                     self._expect(size)
                     return False
