@@ -1,4 +1,4 @@
-"""How much memory frames may take on their way into a store or out of it, whatever the task's size or the number of CPUs.
+"""How much memory frames may take on their way into a store or out of it, whatever the task's size or number of CPUs.
 
 A frame that is to be compressed is in a buffer first and then in what came of it; what is written as it is stays in its
 buffer. More threads compress where there are more CPUs, and then frames are smaller: their number is what costs.
@@ -21,13 +21,13 @@ __all__ = [
 
 #: What buffers and compressed frames may have together. Beside them are parts of an upload (48 MiB), what threads need
 #: to align what they write and to compress, and the interpreter with its libraries: 200 MB in all.
-MOST_FRAMES_BYTES = 72 << 20
+MOST_FRAMES_BYTES = 56 << 20
 #: The same of frames that are read.
 _MOST_READ_BYTES = 96 << 20
 #: The largest frames: each costs a few hand-overs between threads, so larger ones cost less a byte.
 FRAME_BYTES = 4 << 20
-#: Eight threads compress faster than one socket delivers.
-MOST_CODERS = 8
+#: So many threads compress about as fast as one socket delivers.
+MOST_CODERS = 6
 #: How many frames that are written as they are may be under way: enough to keep a disk busy.
 MOST_WRITING = 4
 #: Frames that wait for a thread that compresses or writes, at most.

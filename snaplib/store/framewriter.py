@@ -53,7 +53,7 @@ class PageLogOptions:
     Attributes:
         codec: ``auto`` compresses what there is time for, ``zstd`` everything, ``none`` nothing.
         level: zstd's level.
-        workers: How many threads compress; by default one less than there are CPUs, from 1 to 8.
+        workers: How many threads compress; by default one less than there are CPUs, from 1 to 6.
         frame_bytes: The size of a frame, a multiple of the page size; by default what `snaplib.store.budget` allows.
         segment_bytes: The size from which on a new segment is begun.
     """

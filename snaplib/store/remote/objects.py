@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import StoreError
+from snaplib.store.bulk import buffers
 from snaplib.store.remote.link import event_loop
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class RemoteObjectWriter:
         self._streaming = streaming
         self._name = name
         self._lock = threading.Lock()
-        self._part = bytearray()
+        #: Mappings of their own: what the allocator keeps of parts would be more than they are.
+        self._part = memoryview(b"")
+        self._fill = 0
         self._size_bytes = 0
         self._upload: _Upload | None = None
         self._committed = False
@@ -87,29 +90,38 @@ class RemoteObjectWriter:
             offset = self._size_bytes
             self._size_bytes += len(view)
             while view:
-                if len(self._part) == PART_BYTES:
+                if not self._part:
+                    (self._part,) = buffers(1, PART_BYTES)
+                count = min(len(view), PART_BYTES - self._fill)
+                self._part[self._fill : self._fill + count] = view[:count]
+                self._fill += count
+                view = view[count:]
+                if view and self._fill == PART_BYTES:
                     self._ship()
-                room = PART_BYTES - len(self._part)
-                self._part += view[:room]
-                view = view[room:]
         return offset
 
     def _ship(self) -> None:
         """Send the part that is full."""
-        part, self._part = self._part, bytearray()
+        part = self._taken()
         if self._upload is None:
             self._upload = _Upload(self._link, self._streaming, self._name)
         self._upload.send(part)
 
+    def _taken(self) -> memoryview:
+        part, self._part = self._part[: self._fill], memoryview(b"")
+        self._fill = 0
+        return part
+
     def commit(self) -> None:
         """Make everything appended durable, and close."""
         with self._lock:
+            part = self._part[: self._fill]
             if self._upload is None:
-                put(self._link, self._store, self._name, self._part)
+                put(self._link, self._store, self._name, part)
             else:
-                self._upload.send(self._part)
+                self._upload.send(part)
                 self._upload.finish()
-            self._part = bytearray()
+            self._taken()
             self._committed = True
 
     def abort(self) -> None:
@@ -140,14 +152,14 @@ class _Upload:
         self._link = link
         self._store = store
         self._name = name
-        self._queue: asyncio.Queue[bytearray | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[memoryview | None] = asyncio.Queue()
         self._room = threading.Condition()
         self._waiting = 0
         self._given_up = False
         self._future = asyncio.run_coroutine_threadsafe(self._run(), event_loop())
         self._future.add_done_callback(self._ended)
 
-    def send(self, part: bytearray) -> None:
+    def send(self, part: memoryview) -> None:
         """Hand over a part; waits while there are enough.
 
         Raises:
@@ -207,7 +219,7 @@ class _Upload:
         except Exception as error:
             raise self._link.translated(error, self._name) from error
 
-    async def _parts(self) -> AsyncIterator[bytearray]:
+    async def _parts(self) -> AsyncIterator[memoryview]:
         while True:
             part = await self._queue.get()
             if self._given_up:

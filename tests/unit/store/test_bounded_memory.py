@@ -76,8 +76,8 @@ def test_the_budget(monkeypatch, memory, cpus):
     """What frames and what comes of them take is bounded, and that is what a writer has."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
     options = PageLogOptions()
-    assert options.workers == min(8, max(1, cpus - 1))
-    assert budget.held_bytes(options.workers, options.frame_bytes) <= 72 << 20
+    assert options.workers == min(6, max(1, cpus - 1))
+    assert budget.held_bytes(options.workers, options.frame_bytes) <= 56 << 20
     assert options.frame_bytes >= 1 << 20
     assert options.frame_bytes % (BLOCK_PAGES * PAGE_BYTES) == 0
     segments = SegmentWriter(lambda number: memory.create(f"segment-{number}"))
@@ -109,7 +109,7 @@ half = 1 << 15
 noise = random.Random(1).randbytes(1 << 22)
 data = b"".join(noise[at : at + half] + b"text" * (half // 4) for at in range(0, len(noise), half))
 with Store.open(sys.argv[1]).begin("key", PageLogOptions(codec="zstd")) as writer:
-    assert writer.pages._frames._options.workers == 8
+    assert writer.pages._frames._options.workers == 6
     for turn in range(24):
         writer.pages.run(SAMPLE_TASK, turn << 32, len(data) // 4096, 4)
         feed(writer.pages, data[turn << 12 :] + data[: turn << 12], 1 << 20)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from snaplib.errors import StoreDenied, StoreError, StoreFull, StoreUnreachable
+from snaplib.errors import StoreDenied, StoreError, StoreFull, StoreUnreachable, UsageError
 from snaplib.store import Store
 from snaplib.store.remote import open_remote
 from snaplib.store.remote.objects import PART_BYTES
@@ -159,18 +159,21 @@ def test_googles_credentials(clouds, monkeypatch, tmp_path):
     broken = tmp_path / "key.json"
     broken.write_text(json.dumps({"type": "service_account", "private_key": "hunter2"}))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(broken))
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(UsageError, match="cannot be used") as caught:
         Store.open(clouds.url("gs"))
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_key_is_told(clouds, monkeypatch, capfd):
-    """Azure checks signatures, and says what it refuses; we do not say with what."""
+def test_azures_credentials(clouds, monkeypatch, capfd):
+    """The account may be in the environment too; a wrong key is told, and not what it is."""
     azurite = clouds.azurite()
+    url = clouds.url("az").replace("account=devstoreaccount1&", "")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1")
+    _set(monkeypatch, azurite.environment())
+    sample_snapshot(Store.open(url))
     wrong = "d3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXk="
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", wrong)
     with pytest.raises(StoreDenied, match="refuses access") as caught:
-        Store.open(clouds.url("az"))
+        Store.open(url)
     assert wrong not in f"{caught.value!r} {capfd.readouterr()}"
-    del azurite

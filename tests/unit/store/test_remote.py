@@ -12,9 +12,7 @@ import pytest
 
 from snaplib.errors import (
     NotAStore,
-    StoreDenied,
     StoreError,
-    StoreFull,
     StoreUnreachable,
     UsageError,
 )
@@ -290,39 +288,6 @@ def test_a_dead_endpoint_is_told_at_once(bucket, folder, monkeypatch):
         Store.open(f"s3://{bucket}/{folder}")
     assert time.monotonic() - begun < 60
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_bucket_is_told(server, bucket):
-    """The bucket is not ours to make."""
-    with pytest.raises(StoreError, match="the bucket does not exist"):
-        Store.open("s3://no-such-bucket-here/x")
-
-
-def test_a_full_store_is_told(proxy, bucket):
-    """By its status, as others than Amazon have it."""
-    store = Store.open(f"s3://{bucket}/x")
-    proxy.fault = lambda request: "507" if request.method == "PUT" else None
-    with pytest.raises(StoreFull, match="no room left"):
-        sample_snapshot(store)
-
-
-def test_refused_credentials_are_told(proxy, bucket):
-    """And are not repeated."""
-    proxy.fault = lambda _request: "403"
-    with pytest.raises(StoreDenied, match="refuses access") as caught:
-        Store.open(f"s3://{bucket}/x")
-    assert "not-much-of-a-secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("fault", ["500", "503", "cut", "lose"])
-def test_passing_faults_are_overcome(proxy, bucket, fault):
-    """Every third request fails, in each way, and the snapshot is whole; a lost answer is no loss."""
-    store = Store.open(f"s3://{bucket}/x")
-    proxy.fault = lambda request: fault if request.number % 3 == 0 else None
-    snapshot = sample_snapshot(store)
-
-    assert store.verify(snapshot.id).ok
-    assert [one.id for one in store.snapshots()] == [snapshot.id]
 
 
 def test_a_hanging_store_does_not_hang_us(proxy, bucket):
