@@ -26,8 +26,8 @@ SAVED = 75
 #: Source -> the seconds that it leaves, and the MiB of the task's memory.
 CASES = {
     "aws": (120, 1024),
-    "gcp": (30, 1024),
-    "azure": (30, 1024),
+    "gcp": (30, 256),
+    "azure": (30, 256),
     "kubernetes": (29, 64),
     "slurm": (120, 64),
     "file": (25, 64),
