@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 
 POLL_S = 0.02
+#: Twenty of them would keep an emulated CPU busy.
+POLL_TOGETHER_S = 0.5
 ANSWER_WITHIN_S = 20.0
 
 
@@ -37,7 +39,7 @@ def beside(ready: Path, suffix: str) -> Path:
     return ready.with_name(ready.name + suffix)
 
 
-def hold(name: str, ready: Path, argument: str) -> int:
+def hold(name: str, ready: Path, argument: str, poll_s: float = POLL_S) -> int:
     """Make the feature, and answer questions until killed."""
     # Imported by name here, for the sibling modules lie beside this script.
     import plain  # noqa: PLC0415
@@ -56,7 +58,7 @@ def hold(name: str, ready: Path, argument: str) -> int:
     put(ready, "ready")
     question, answer = beside(ready, ".ask"), beside(ready, ".answer")
     while True:
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
         if question.exists():
             question.unlink()
             try:
@@ -72,16 +74,20 @@ def hold_together(folder: Path, names: list[str]) -> int:
         ready = folder / name / "ready"
         ready.parent.mkdir()
         if os.fork() == 0:
-            os._exit(hold(name, ready, ""))
+            os._exit(hold(name, ready, "", POLL_TOGETHER_S))
     while True:
         signal.pause()
 
 
-def verdict_of(ready: Path) -> str:
-    """Ask the process that wrote READY whether its feature still works; return its answer."""
-    answer = beside(ready, ".answer")
-    answer.unlink(missing_ok=True)
+def ask(ready: Path) -> None:
+    """Ask the process that wrote READY whether its feature still works; `verdict_of` has its answer."""
+    beside(ready, ".answer").unlink(missing_ok=True)
     put(beside(ready, ".ask"), "")
+
+
+def verdict_of(ready: Path) -> str:
+    """Return what was answered, when it is."""
+    answer = beside(ready, ".answer")
     deadline = time.monotonic() + ANSWER_WITHIN_S
     while not answer.exists():
         if time.monotonic() > deadline:
@@ -98,6 +104,7 @@ def main(arguments: list[str]) -> int:
     if name == "together":
         return hold_together(ready, arguments[2:])
     if name == "check":
+        ask(ready)
         verdict = verdict_of(ready)
         print(verdict)
         return 0 if verdict == "OK" else 1

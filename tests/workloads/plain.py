@@ -57,7 +57,7 @@ def threads(_folder: Path, _argument: str) -> Check:
     def count(number: int) -> None:
         while True:
             counts[number] += 1
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     for number in range(8):
         threading.Thread(target=count, args=(number,), daemon=True).start()

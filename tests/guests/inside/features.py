@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snaplib.task import Task
 from tests.kernel.test_dump_restore import FEATURES, NAMES, NOWHERE
-from tests.workloads.features import verdict_of
+from tests.workloads.features import ask, verdict_of
 
 __all__ = ["FEATURES", "LEFT", "NAMES", "NOWHERE", "all_work", "ended", "wait_for"]
 
@@ -34,6 +34,8 @@ def wait_for(names: Iterable[str], deadline_s: float = 300.0) -> None:
 
 def all_work() -> dict[str, str]:
     """Have each feature check itself; return what those say that do not work."""
+    for name in NAMES:
+        ask(ready(name))
     verdicts = {name: verdict_of(ready(name)) for name in NAMES}
     return {name: verdict for name, verdict in verdicts.items() if verdict != "OK"}
 

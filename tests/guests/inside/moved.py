@@ -26,6 +26,9 @@ import threading
 import time
 from pathlib import Path
 
+from snaplib.errors import SnaplibError
+from snaplib.store import Store
+
 SOURCE, TARGET, THIRD = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 STORE_PORT, BEHIND_PORT, CONTROL_PORT, THIRD_PORT = 5000, 5001, 7000, 7001
 WORK = Path("/srv/moved")
@@ -104,12 +107,12 @@ def say(*words: object) -> None:
     print(f"{time.monotonic():7.1f}", *words, flush=True)
 
 
-def wait_for(condition, what: str) -> None:
+def wait_for(condition, what: str, each_s: float = 0.2) -> None:
     give_up = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > give_up:
             raise SystemExit(f"not within {DEADLINE_S} s: {what}")
-        time.sleep(0.2)
+        time.sleep(each_s)
 
 
 def answers(address: str, port: int) -> bool:
@@ -313,7 +316,7 @@ def taken_over_after_the_cut(
     way: str, third: Third, door: Door, connection: socket.socket
 ) -> subprocess.Popen[bytes]:
     """Have the source cut off while it saves the task, and resume the snapshot before."""
-    wait_for(snapshots, "a snapshot without notice")
+    wait_for(snapshots, "a snapshot without notice", 2.0)
     connection.sendall(b"notice\n")
     assert connection.makefile().readline().strip() == "heard"
     door.shut_after(CUT_AFTER_BYTES)
@@ -332,12 +335,11 @@ def taken_over_after_the_cut(
 
 def snapshots() -> list[str]:
     """Return the names of those that are complete."""
-    done = subprocess.run(
-        ["snaplib", "snapshots", "--json"], capture_output=True, text=True, check=False
-    )
-    return (
-        [one["id"] for one in json.loads(done.stdout)["snapshots"]] if not done.returncode else []
-    )
+    with contextlib.suppress(SnaplibError):
+        return [
+            one.id for one in Store.open(ENVIRONMENT["SNAPLIB_STORE"], create=False).snapshots()
+        ]
+    return []
 
 
 def source(way: str) -> None:

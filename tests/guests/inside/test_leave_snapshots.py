@@ -29,7 +29,7 @@ def test_a_task_of_all_features_comes_back_and_is_left():
     assert task.session is not None
     wait_for(NAMES)
     store = Store.open(str(LEFT / "store"), create=True)
-    snapshot = dump(task, store)
+    snapshot = dump(task, store, deadline_s=300)
     assert task.session.wait(60).saved == snapshot.id
     task.session.cleanup()
     # Packed, for a copy would give the files of the task the wrong owners and times; and before they change.
