@@ -23,7 +23,7 @@ from tests.guests.results import RESULTS, note_tests, told_in, write_results
 from tests.guests.running import prefixed, run_job
 
 #: Emulated guests are some ten times slower than the machine below them.
-_TEST_TIMEOUT_S = 400
+_TEST_TIMEOUT_S = 600
 #: For all tests of a guest, and for the guest: tests that are ended in time still leave what they have.
 _TESTS_TIMEOUT_S = 1500
 _GUEST_TIMEOUT_S = 1600.0

@@ -46,6 +46,7 @@ NAMES = [
     "posix-locks",
     "terminal-pair",
     "stopped-child",
+    "random-bytes",
 ]
 
 

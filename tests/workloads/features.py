@@ -70,6 +70,10 @@ def hold(name: str, ready: Path, argument: str, poll_s: float = POLL_S) -> int:
 
 def hold_together(folder: Path, names: list[str]) -> int:
     """Hold each feature in a child, with a folder of its own, until killed."""
+    # Here, and not in each child.
+    import plain  # noqa: F401, PLC0415
+    import refused  # noqa: F401, PLC0415
+
     for name in names:
         ready = folder / name / "ready"
         ready.parent.mkdir()

@@ -292,6 +292,13 @@ def terminal_pair(_folder: Path, _argument: str) -> Check:
 
 
 @feature
+def random_bytes(_folder: Path, _argument: str) -> Check:
+    """Random bytes: since Linux 6.11 from the vdso, which keeps its state in droppable memory of the process."""
+    before = os.urandom(16)
+    return lambda: len({before, os.urandom(16), os.urandom(16), bytes(16)}) == 4
+
+
+@feature
 def stopped_child(_folder: Path, _argument: str) -> Check:
     pid = fork_sleeper()
     os.kill(pid, signal.SIGSTOP)
