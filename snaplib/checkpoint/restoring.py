@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from snaplib.checkpoint.affinity import restore_affinity
 from snaplib.checkpoint.connections import TCP_MODES, Fate
 from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.filling import CannotFill, fill, pids_inside
@@ -111,7 +112,7 @@ def restore(
     )
     with locked_connections(snapshot, tcp):
         task = work.lazily() if lazy else work.eagerly()
-    _restore_affinity(task, snapshot)
+    restore_affinity(task, snapshot)
     remove_old_locks()
     work.report("restored", snapshot.raw_bytes)
     return task
@@ -163,10 +164,10 @@ class _Restore:
         return ()
 
     def lazily(self) -> Task:
-        helper = LazyHelper(self.store, lambda served: self.report("fetching", served))
         # The folder is the helper's once it has its order: it outlives us.
         with contextlib.ExitStack() as on_error:
             images = on_error.enter_context(scratch_dir("restore"))
+            helper = LazyHelper(self.store, lambda served: self.report("fetching", served))
             try:
                 task = self._with_helper(helper, images)
             except BaseException as error:
@@ -266,16 +267,3 @@ class _Restore:
             reserve=reserve,
             interactive=self.interactive,
         )
-
-
-def _restore_affinity(task: Task, snapshot: Snapshot) -> None:
-    """Give back what CRIU does not restore: the CPUs each thread was confined to, as far as they exist here."""
-    wanted = snapshot.task.get("affinity", {})
-    if not wanted:
-        return
-    here = os.sched_getaffinity(0)
-    for host_tid, ns_tid in task.thread_ids().items():
-        cpus = set(wanted.get(str(ns_tid), ())) & here
-        if cpus:
-            with contextlib.suppress(ProcessLookupError):  # it has ended since
-                os.sched_setaffinity(host_tid, cpus)

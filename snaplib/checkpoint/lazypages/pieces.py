@@ -72,6 +72,13 @@ class Pieces:
         position = np.uint64(int(self._positions[place]) + before)
         return int(np.searchsorted(self._starts, position, "right")) - 1
 
+    def nothing_at(self, address: int, most: int) -> int:
+        """Return for how many bytes from an address on, whole pages and no more than ``most``, there are no pages."""
+        place = int(np.searchsorted(self._begins, np.uint64(address), "right"))
+        if place and address < int(self._ends[place - 1]):
+            return 0
+        return min(most, int(self._begins[place]) - address) if place < len(self._begins) else most
+
     def chunks(self, frame: int, near: int | None = None) -> list[tuple[int, int, int]]:
         """Return where the bytes of a frame belong.
 

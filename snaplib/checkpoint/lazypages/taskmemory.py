@@ -20,6 +20,8 @@ __all__ = ["TaskMemory"]
 
 #: What a process gives back is left to the kernel from so many bytes on; each such range costs it a mapping.
 _LET_GO_BYTES = 1 << 20
+#: Who uses one page that never was is likely to use the next ones too.
+_ZEROS_BYTES = 64 << 10
 #: An event is read as soon as somebody is there to read it; the process must then come to say so to the kernel.
 _EVENT_S = 0.0005
 _NO_MEMORY_S = 0.5
@@ -115,7 +117,7 @@ class TaskMemory:
                 return frame, origin
             # It never had contents, or the process has given them up: what came is there.
             try:
-                self._missing.zero(address, PAGE_BYTES)
+                self._zero(address)
             except BlockingIOError:
                 raise
             except OSError as error:
@@ -128,6 +130,19 @@ class TaskMemory:
                 else:
                     raise
             return None
+
+    def _zero(self, address: int) -> None:
+        """Put a page of zeros, and more after it where a process that has not changed its mappings never had any."""
+        most = self._pieces.nothing_at(address, _ZEROS_BYTES) if self._layout is None else 0
+        if most > PAGE_BYTES:
+            try:
+                self._missing.zero(address, most)
+                return
+            except OSError as error:
+                # Perhaps the mapping ends before.
+                if error.errno != errno.ENOENT:
+                    raise
+        self._missing.zero(address, PAGE_BYTES)
 
     def needs(self, frame: int) -> bool:
         """Return whether something of a frame must come still."""

@@ -43,6 +43,17 @@ def test_pieces_of_frames() -> None:
     assert [pieces.frame_at(address) for address in addresses] == [0, 0, 1, None, 0, 2]
 
 
+def test_where_nothing_is() -> None:
+    """Up to the next run, and no further than is asked for."""
+    index = an_index([(2, 0), (3, 2)], [9])
+    pieces, second = Pieces(index, index.runs), 1000 * PAGE_BYTES
+    near, most = second - 2 * PAGE_BYTES, 16 * PAGE_BYTES
+    addresses = [0, PAGE_BYTES, 2 * PAGE_BYTES, near, second, second + 3 * PAGE_BYTES]
+    found = [pieces.nothing_at(address, most) for address in addresses]
+    assert found == [0, 0, most, 2 * PAGE_BYTES, 0, most]
+    assert Pieces(index, index.runs[:0]).nothing_at(0, most) == most
+
+
 def test_large_pieces_come_in_chunks() -> None:
     """The one that somebody waits for first, then what follows."""
     index = Index.build(
