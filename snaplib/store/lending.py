@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snaplib.errors import SnapshotDamaged
 from snaplib.store import names
 from snaplib.store.codec import ZERO
 from snaplib.store.pagelog import LoggedPages
@@ -39,6 +40,10 @@ def lent_by(reader: SnapshotReader) -> Parent | None:
     if names.BLOCKS not in snapshot.objects:
         return None
     index, blocks = reader.pages.index, reader.blocks()
+    if int(index.frames["segment"].max(initial=0)) >= max(1, len(snapshot.segments)):
+        raise SnapshotDamaged(
+            f"the index of snapshot {snapshot.id} has segments that it does not name"
+        )
     sizes = np.array([segment.size_bytes for segment in snapshot.segments], np.float64)
     live = _live_bytes(index, len(sizes))
     chosen = live >= _LEAST_LIVE * sizes

@@ -5,13 +5,22 @@ from __future__ import annotations
 import random
 
 import attrs
+import blake3
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaplib.errors import StoreTooNew
-from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, Store, names
+from snaplib.store import (
+    PAGE_BYTES,
+    Index,
+    PageLogOptions,
+    RunSet,
+    Store,
+    StoredObject,
+    names,
+)
 from snaplib.store.blocks import (
     BLOCK_PAGES,
     BlockFinder,
@@ -20,6 +29,7 @@ from snaplib.store.blocks import (
     blocks_from_bytes,
     blocks_to_bytes,
 )
+from snaplib.store.index_format import index_to_bytes
 from snaplib.testing.snapshots import SAMPLE_TASK as TASK
 from snaplib.testing.snapshots import feed
 from snaplib.testing.stores import MemoryBackend
@@ -155,7 +165,7 @@ def memory_of(shapes):
     return runs
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     SHAPES,
     SHAPES,
@@ -197,11 +207,11 @@ def test_an_encrypted_store(memory):
 
 def test_segments_of_little_use_are_not_lent(memory_store):
     """However often a task comes back, no more than about as much again is kept as it has."""
-    heap = bytearray(noise(0, 64 * BLOCK_PAGES))
+    heap = bytearray(noise(0, 32 * BLOCK_PAGES))
     randomly = random.Random(1)
     previous = None
-    for turn in range(25):
-        for block in randomly.sample(range(64), 6):
+    for turn in range(16):
+        for block in randomly.sample(range(32), 4):
             at = block * BLOCK_BYTES
             heap[at : at + BLOCK_BYTES] = noise(f"{turn} {block}", BLOCK_PAGES)
         snapshot = dump(memory_store, [(0, bytes(heap))])
@@ -293,6 +303,28 @@ def test_a_snapshot_that_cannot_be_read_lends_nothing(memory, damage):
         second = writer.commit()
     assert (second.kind, own_bytes(second)) == ("full", len(heap))
     check(store, second, [(0, heap)])
+
+
+def test_an_index_that_lies_lends_nothing(memory_store, memory):
+    """Segments that there are not would be looked up in vain."""
+    heap = noise(1, 8 * BLOCK_PAGES)
+    first = dump(memory_store, [(0, heap)])
+    with memory_store.read(first.id) as reader:
+        frames = reader.pages.index.frames.copy()
+        frames["segment"] = 2**32 - 1
+        data = index_to_bytes(Index(reader.pages.index.runs, frames))
+    objects = {
+        **first.objects,
+        names.INDEX: StoredObject(len(data), blake3.blake3(data).hexdigest()),
+    }
+    for name, text in (
+        (names.object_name(first.id, names.INDEX), data),
+        (names.manifest_name("key", first.id), attrs.evolve(first, objects=objects).to_json()),
+    ):
+        memory.delete(name)
+        memory.put_new(name, text)
+    second = dump(memory_store, [(0, heap)])
+    assert (second.kind, own_bytes(second)) == ("full", len(heap))
 
 
 def blocks(count):

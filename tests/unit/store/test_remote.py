@@ -290,6 +290,15 @@ def test_a_dead_endpoint_is_told_at_once(bucket, folder, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_slow_store_is_waited_for(proxy, bucket):
+    """With time left, one that takes 256 KiB a second gets all of it."""
+    store = Store.open(f"s3://{bucket}/x")
+    proxy.fault = lambda request: "slow" if "segment" in request.path else None
+    store.backend.limit_by(lambda: 60.0)
+    snapshot = sample_snapshot(store)
+    assert store.verify(snapshot.id).ok
+
+
 def test_a_hanging_store_does_not_hang_us(proxy, bucket):
     """With a deadline, what hangs is given up in time, and the error says that it is the store."""
     store = Store.open(f"s3://{bucket}/x")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import random
 from pathlib import Path
 
+import blake3
 import pytest
 
+from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, Store
 from tests import secondreader
 from tests.samplestore import FILE, FIRST, MAPPED, MORE, SECOND, SHARED, TASK
 
@@ -29,6 +32,35 @@ def test_the_samples(sample):
         assert manifest["pages"] == len(expected)
         assert reader.images(manifest) == {"core-1.img": b"core"}
         assert reader.stream(manifest, manifest["extra"]["parts"]) == file
+
+
+def test_blocks(tmp_path):
+    """It finds the digests of what was copied ahead, and what they are of."""
+    store = Store.open(tmp_path)
+    memory = random.Random(5).randbytes(42 * PAGE_BYTES)
+    with store.begin("key", PageLogOptions(frame_bytes=32 * PAGE_BYTES)) as writer:
+        log = writer.pages
+        first = log.page_number(TASK, 0x7000)
+
+        def read(room, some):
+            begin = (int(some.begins[0]) - first) * PAGE_BYTES
+            room[:] = memory[begin : begin + len(room)]
+            return some
+
+        feed = log.feed()
+        feed.gather(RunSet.of([first], [first + 42]), read, lambda: False)
+        log.take(feed)
+        log.release(feed)
+        log.hole(TASK, 0x7000, 42, 4)
+        writer.commit()
+    reader = secondreader.Reader(tmp_path)
+    (manifest,) = reader.snapshots("key")
+    pages = reader.memory(manifest)
+    # The page at 0x10000 is the tenth: of the two blocks that are whole, the second begins a frame.
+    assert [position for position, _ in reader.digests(manifest)] == [9, 25]
+    for (_, digest), at in zip(reader.digests(manifest), (0x10000, 0x20000), strict=True):
+        content = b"".join(pages[TASK.kind, TASK.id, at + page * PAGE_BYTES] for page in range(16))
+        assert blake3.blake3(content).digest(24) == digest
 
 
 def test_it_stands_alone():
