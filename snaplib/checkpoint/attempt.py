@@ -19,6 +19,7 @@ from snaplib.checkpoint.dumprequest import dump_request, is_no_image
 from snaplib.checkpoint.ending import finish_end
 from snaplib.checkpoint.findings import Findings
 from snaplib.checkpoint.images import write_empty_images
+from snaplib.checkpoint.leftlocks import free_connections
 from snaplib.checkpoint.netlock import (
     limit_lock,
     remove_empty_lock,
@@ -119,6 +120,10 @@ class Attempt:
                 ended = self._end_was_reached()
                 if not ended:
                     self._outlived()
+                    if self._swrk.ended():
+                        # Only if it was killed it has left something.
+                        with contextlib.suppress(SnaplibError, OSError):
+                            free_connections(order.task)
                     raise
             finally:
                 if session:

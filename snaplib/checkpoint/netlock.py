@@ -30,6 +30,7 @@ __all__ = [
     "locked_connections",
     "remove_empty_lock",
     "remove_old_locks",
+    "standing_locks",
     "unlock",
 ]
 
@@ -48,6 +49,8 @@ _MARK = 0xC114
 _NFT_TIMEOUT_S = 10.0
 #: How a set says that its elements end by themselves; CRIU's own have no such line.
 _LIMIT = re.compile(r"^\s+timeout \d", re.MULTILINE)
+#: An element of a set: where packets come from, and where they go.
+_ELEMENT = re.compile(r"([0-9a-f.:]+) \. (\d+) \. ([0-9a-f.:]+) \. (\d+)")
 
 _TABLE = """
 table inet {name} {{
@@ -138,10 +141,27 @@ def remove_empty_lock(images: Path) -> None:
 
 def remove_old_locks() -> None:
     """Remove the tables of locks that have ended by themselves."""
-    for name in re.findall(r"^table inet (CRIU-\S+)$", _nft("list", "tables") or "", re.MULTILINE):
-        text = _nft("list", "table", "inet", name) or ""
+    for name, text in _tables().items():
         if _LIMIT.search(text) and "elements" not in text:
             unlock(name)
+
+
+def standing_locks() -> dict[str, set[tuple[str, str]]]:
+    """Return what tables lock that do not end by themselves, by their names: source and target, both ways."""
+    return {
+        name: {(_place(*one[:2]), _place(*one[2:])) for one in _ELEMENT.findall(text)}
+        for name, text in _tables().items()
+        if not _LIMIT.search(text)
+    }
+
+
+def _tables() -> dict[str, str]:
+    names = re.findall(r"^table inet (CRIU-\S+)$", _nft("list", "tables") or "", re.MULTILINE)
+    return {name: _nft("list", "table", "inet", name) or "" for name in names}
+
+
+def _place(address: str, port: str) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _limited(name: str, ends: Iterable[Ends]) -> str:

@@ -8,6 +8,7 @@ import shlex
 import time
 
 from snaplib.checkpoint import restore
+from snaplib.checkpoint.leftlocks import free_connections
 from snaplib.criu import find_criu
 from snaplib.errors import (
     RestoreFailed,
@@ -86,6 +87,9 @@ class Beginning:
             time.sleep(_LOOK_S)
         session.take_over(**self._settings.streams)
         task = Task.of_session(session)
+        # CRIU may have been killed together with the supervisor.
+        with contextlib.suppress(OSError):
+            free_connections(task)
         self._machine.move(State.RUNNING, "adopted", pid=task.pid)
         return task
 

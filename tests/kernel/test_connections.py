@@ -21,7 +21,8 @@ import pytest
 
 from snaplib.checkpoint import dump, netlock, restore
 from snaplib.checkpoint.connections import Fate
-from snaplib.errors import CannotDump, RestoreFailed
+from snaplib.errors import CannotDump, DumpFailed, RestoreFailed
+from snaplib.kernel import ProcFs
 from snaplib.kernel.syscalls import CLONE_NEWNET, setns, unshare
 from snaplib.store import Snapshot, Store
 from snaplib.task import Task
@@ -497,3 +498,28 @@ def test_killed_between_lock_and_unlock(stage: str, host: Host, hub: Host, puppe
         peer.sendall(b"still there?")
         assert puppet.ask("answer = one.recv(100)") == "b'still there?'"
         puppet.eventually(lambda: not host.locks(), "the lock is gone")
+
+
+def criu_of(pid: int) -> int:
+    """Return the process that is CRIU's, of all that come from another."""
+    procfs = ProcFs()
+    (found,) = (one for one in procfs.tree(pid) if procfs.stat(one).comm == "criu")
+    return found
+
+
+def test_a_criu_that_was_killed_leaves_no_lock(host: Host, hub: Host, puppet: Puppet) -> None:
+    """The task runs on, and so does its connection; what locks those of nobody here may be wanted."""
+    host.run("nft", "add", "table", "inet", "CRIU-somebody")
+    puppet.start(host)
+    with listen(hub) as listener, puppet.connect(PEER, listener) as peer:
+
+        def kill(stage: str, _bytes: float) -> None:
+            if stage == "dumped":
+                assert len(host.locks()) == 2
+                os.kill(criu_of(os.getpid()), signal.SIGKILL)
+
+        with pytest.raises(DumpFailed):
+            puppet.dump(host, progress=kill, leave_running=True)
+        assert host.locks() == ["CRIU-somebody"]
+        peer.sendall(b"still there?")
+        assert puppet.ask("answer = one.recv(100)") == "b'still there?'"
