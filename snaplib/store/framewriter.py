@@ -247,12 +247,15 @@ class FrameWriter:
         return np.concatenate((self._before, rows))
 
     def rest(self) -> None:
-        """Give the memory of the buffers back until the next frame, if nothing is under way."""
+        """Give back until the next frame what buffers and threads have of memory, if nothing is under way."""
         with self._done:
-            if self._free and len(self._free) == len(self._buffers):
-                arena = self._free[0].obj
-                assert isinstance(arena, mmap.mmap)
-                arena.madvise(mmap.MADV_DONTNEED)
+            if not self._free or len(self._free) < len(self._buffers):
+                return
+            arena = self._free[0].obj
+            assert isinstance(arena, mmap.mmap)
+            arena.madvise(mmap.MADV_DONTNEED)
+        # Each that writes has room for what direct I/O cannot take as it is.
+        self._workers.finish()
 
     def set_background(self, *, background: bool) -> None:
         """Give way to everything else on this machine, or not; what is under way goes on.
