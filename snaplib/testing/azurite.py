@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Azurite"]
 
-_START_S = 60.0
+_START_S = 100.0
 _ACCOUNT = "devstoreaccount1"
 _VERSION = "2023-11-03"
 
