@@ -13,7 +13,9 @@ from snaplib.checkpoint.imagefolder import ImageFolder
 from snaplib.checkpoint.settling import are_closed, settle_connections
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Notification, Swrk
+from snaplib.criu.droppable import without_droppable_memory
 from snaplib.errors import RestoreFailed
+from snaplib.kernel.memory import has_droppable_memory
 from snaplib.session import Session
 from snaplib.store import Snapshot
 
@@ -52,6 +54,8 @@ def run_restore(
         RestoreFailed: It could not be restored.
     """
     fates = settle_connections(criu, snapshot, images.path, tcp)
+    if not has_droppable_memory():
+        without_droppable_memory(criu, images.path)
     inherited = session.inherit_fds()
     try:
         passed = [fd for fd, _key in inherited]

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import mmap
 from typing import TYPE_CHECKING
 
 from snaplib.kernel.syscalls import libc_function
@@ -13,8 +14,9 @@ from snaplib.kernel.syscalls import libc_function
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["collapse_huge", "trim_heap"]
+__all__ = ["collapse_huge", "has_droppable_memory", "trim_heap"]
 
+_MAP_DROPPABLE = 8  # linux/mman.h
 _MADV_COLLAPSE = 25  # asm-generic/mman-common.h
 
 
@@ -72,6 +74,16 @@ def collapse_huge(pidfd: int, ranges: Sequence[tuple[int, int]]) -> None:
         done += 1
     if failure is not None:
         raise failure
+
+
+@functools.cache
+def has_droppable_memory() -> bool:
+    """Return whether this kernel has MAP_DROPPABLE of mmap(2), by trying (Linux commit 9651fcedf7b9, in v6.11)."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, flags=_MAP_DROPPABLE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return False
+    return True
 
 
 def trim_heap() -> None:

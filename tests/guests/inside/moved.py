@@ -316,7 +316,11 @@ def taken_over_after_the_cut(
     way: str, third: Third, door: Door, connection: socket.socket
 ) -> subprocess.Popen[bytes]:
     """Have the source cut off while it saves the task, and resume the snapshot before."""
-    wait_for(snapshots, "a snapshot without notice", 2.0)
+    wait_for(
+        lambda: snapshots() and time.sleep(5) is None and snapshots(),
+        "a snapshot without notice",
+        2.0,
+    )
     connection.sendall(b"notice\n")
     assert connection.makefile().readline().strip() == "heard"
     door.shut_after(CUT_AFTER_BYTES)
