@@ -102,11 +102,22 @@ def test_conditions_are_heeded(cloud):
 
 def test_lists_of_many_pages(cloud, monkeypatch):
     """More objects than come with one answer are all listed, and deleted."""
+    ask = cloud.proxy.ask
+    asked = []
+
+    def in_pages(method, path, body, headers):
+        # Azure's requests are signed with all that is in them: there it is one page.
+        if method == "GET" and "list-type=2" in path:
+            asked.append(path)
+            path += "&max-keys=10"
+        return ask(method, path, body, headers)
+
+    monkeypatch.setattr(cloud.proxy, "ask", in_pages)
     backend = open_remote(cloud.url)
     for number in range(25):
         backend.put_new(f"folder/{number:02d} +=@,:()%25", b"x")
-    monkeypatch.setattr("snaplib.store.remote.backend._PAGE", 10)
-    assert len(list(backend.names("folder"))) == 25
+    assert len(set(backend.names("folder"))) == 25
+    assert cloud.scheme == "az" or len(asked) == 3
     backend.delete_folder("folder")
     assert list(backend.names("")) == []
 
