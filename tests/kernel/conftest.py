@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from snaplib.kernel import ProcFs, TaskCgroup
+from snaplib.store import Store
+from snaplib.task import Task
 
 WORKLOADS = Path(__file__).parent / "workloads"
 
@@ -70,6 +73,35 @@ def eventually() -> Eventually:
             time.sleep(0.002)
 
     return wait
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store.open(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def tasks() -> Iterator[list[Task]]:
+    """Tasks to end afterwards."""
+    made: list[Task] = []
+    yield made
+    for task in made:
+        if task.session is not None:
+            task.session.terminate()
+            with contextlib.suppress(TimeoutError):
+                task.session.wait(30)
+            task.session.cleanup()
+
+
+@pytest.fixture
+def sessions_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the sessions of a test apart, and end those it leaves."""
+    monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "run"))
+    yield
+    for path in (tmp_path / "run" / "sessions").glob("*"):
+        with contextlib.suppress(OSError):
+            os.kill(json.loads((path / "session.json").read_text())["host_pid"], signal.SIGKILL)
 
 
 @pytest.fixture

@@ -58,25 +58,6 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SNAPLIB_SCRATCH_DIR", raising=False)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store."""
-    return Store.open(str(tmp_path / "store"), create=True)
-
-
-@pytest.fixture
-def tasks() -> Iterator[list[Task]]:
-    """Tasks to end afterwards."""
-    made: list[Task] = []
-    yield made
-    for task in made:
-        if task.session is not None:
-            task.session.terminate()
-            with contextlib.suppress(TimeoutError):
-                task.session.wait(30)
-            task.session.cleanup()
-
-
 def command(name: str, ready: Path) -> list[str]:
     """Return the command of a process that holds a feature."""
     return ["/usr/bin/python3", str(FEATURES), name, str(ready)]

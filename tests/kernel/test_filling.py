@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -11,7 +10,7 @@ import select
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,25 +62,6 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep records of sessions to ourselves."""
     monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.delenv("SNAPLIB_SCRATCH_DIR", raising=False)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store."""
-    return Store.open(str(tmp_path / "store"), create=True)
-
-
-@pytest.fixture
-def tasks() -> Iterator[list[Task]]:
-    """Tasks to end afterwards."""
-    made: list[Task] = []
-    yield made
-    for task in made:
-        if task.session is not None:
-            task.session.terminate()
-            with contextlib.suppress(TimeoutError):
-                task.session.wait(30)
-            task.session.cleanup()
 
 
 Saved = Callable[[int], str]

@@ -28,11 +28,6 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> History:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> snaplib.Store:
-    return snaplib.Store.open(tmp_path / "store")
-
-
-@pytest.fixture
 def hog() -> Iterator[int]:
     with memory_hog(48 * _MIB) as pid:
         yield pid

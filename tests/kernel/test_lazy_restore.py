@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,19 +35,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("SNAPLIB_SCRATCH_DIR", str(folder))
     return folder
-
-
-@pytest.fixture
-def tasks() -> Iterator[list[Task]]:
-    """Tasks to end afterwards."""
-    made: list[Task] = []
-    yield made
-    for task in made:
-        if task.session is not None:
-            task.session.terminate()
-            with contextlib.suppress(TimeoutError):
-                task.session.wait(30)
-            task.session.cleanup()
 
 
 @pytest.fixture

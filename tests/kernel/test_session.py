@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import random
 import signal
@@ -20,22 +18,14 @@ from snaplib.kernel import ProcFs
 from snaplib.kernel.syscalls import set_child_subreaper
 from snaplib.session import ExitStatus, Session
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
+    pytest.mark.usefixtures("sessions_apart"),
+]
 
 _DEADLINE_S = 30.0
 #: A prime number, so that a count that is right by chance is unlikely.
 _KILLS = 23
-
-
-@pytest.fixture(autouse=True)
-def _own_runtime_dir(tmp_path, monkeypatch):
-    """Keep the sessions of a test apart, and end those it leaves."""
-    monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "run"))
-    yield
-    folder = tmp_path / "run" / "sessions"
-    for path in folder.iterdir() if folder.exists() else ():
-        with contextlib.suppress(OSError):
-            os.kill(json.loads((path / "session.json").read_text())["host_pid"], signal.SIGKILL)
 
 
 def run(command, **options) -> ExitStatus:

@@ -22,7 +22,7 @@ from snaplib.session import Backlog, ExitStatus, Session, StreamsRecord
 
 pytestmark = pytest.mark.require("root", "criu", "pid_namespace", "mount_namespace")
 
-_DEADLINE_S = 15.0
+_DEADLINE_S = 60.0
 _LINES = 40_000
 
 #: Writes numbered lines, faster than they are read, and the last of them once it may end: see `finish`.

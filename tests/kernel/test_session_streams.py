@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import pty
 import random
@@ -24,22 +22,14 @@ from snaplib.errors import RestoreFailed
 from snaplib.kernel import TaskCgroup
 from snaplib.session import ExitStatus, Session
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
+    pytest.mark.usefixtures("sessions_apart"),
+]
 
 _DEADLINE_S = 60.0
 #: More than all pipes on the way hold together, and no multiple of a page.
 _MUCH_BYTES = 7_000_003
-
-
-@pytest.fixture(autouse=True)
-def _own_runtime_dir(tmp_path, monkeypatch):
-    """Keep the sessions of a test apart, and end those it leaves."""
-    monkeypatch.setenv("SNAPLIB_RUNTIME_DIR", str(tmp_path / "run"))
-    yield
-    folder = tmp_path / "run" / "sessions"
-    for path in folder.iterdir() if folder.exists() else ():
-        with contextlib.suppress(OSError):
-            os.kill(json.loads((path / "session.json").read_text())["host_pid"], signal.SIGKILL)
 
 
 @pytest.fixture

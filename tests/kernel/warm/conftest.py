@@ -25,12 +25,6 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SNAPLIB_SCRATCH_DIR", str(tmp_path))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store."""
-    return Store.open(str(tmp_path / "store"), create=True)
-
-
 class Trees:
     """Starts trees of processes that check their memory, and brings them back."""
 
