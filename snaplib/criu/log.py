@@ -20,6 +20,7 @@ _ERROR = re.compile(
 #: Errors that CRIU logs and then carries on after, and those that only repeat that it failed.
 _HARMLESS = (
     "rlimit: Can't setup",
+    "tun: Unable to create tun",  # CRIU: criu/kerndat.c, where there is no /dev/net/tun
     "Dumping FAILED",
     "Restoring FAILED",
     "One of more action scripts failed",

@@ -9,6 +9,7 @@ from snaplib.criu import failure_reasons, log_tail
 
 LOG = """\
 Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
+Error (criu/kerndat.c:1234): tun: Unable to create tun: No such file or directory
 Warn  (criu/page-xfer.c:165): page-xfer: Unable to set TCP_CORK=1: Operation not supported
 Error (criu/files-ext.c:98): Can't dump file 7 of that type [600] (anon_inode:[io_uring])
 Error (criu/cr-dump.c:1703): Dump files (pid: 300) failed with -1
@@ -17,7 +18,7 @@ Error (criu/cr-dump.c:2128): Dumping FAILED.
 
 
 def test_harmless_lines_are_left_out() -> None:
-    """The limit that CRIU cannot raise comes first and says nothing."""
+    """The limit that CRIU cannot raise and the device that it only tries come first and say nothing."""
     assert failure_reasons(LOG) == (
         "Can't dump file 7 of that type [600] (anon_inode:[io_uring])",
         "Dump files (pid: 300) failed with -1",
