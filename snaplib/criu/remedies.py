@@ -42,6 +42,10 @@ _REMEDIES = (
         "a connection of the task cannot be put in place here: --tcp auto resets those, --tcp close all",
     ),
     (
+        r"failed sys_rseq\(.*\) = -22",
+        "restore it under a kernel that knows restartable sequences as the one it was saved under does",
+    ),
+    (
         r"Some file locks are hold",
         "a process outside the task holds locks together with it",
     ),

@@ -20,7 +20,7 @@ from tests.guests.running import prefixed, tell
 MOVES = {
     "eager": ("6.1", "newest"),
     "lazy": ("newest", "6.12"),
-    "cut": ("6.12", "6.1"),
+    "cut": ("6.1", "6.12"),
 }
 
 _PROGRAM = "tests/guests/inside/moved.py"

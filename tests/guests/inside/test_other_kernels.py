@@ -38,6 +38,11 @@ def test_a_task_of_all_features_is_taken_over_from(archive, monkeypatch):
         patched.setattr(hostcheck, "cpu_features", tuple)
         with pytest.raises(RestoreFailed, match="this machine's CPU lacks what the task may use"):
             restore(store, snapshot.id, **NOWHERE)
+    if archive.parent.name == "newest" and platform.release().startswith("6.1."):
+        # Its C library registers more than the 32 bytes that kernels before 6.3 take.
+        with pytest.raises(RestoreFailed, match=r"failed sys_rseq.*restartable sequences"):
+            restore(store, snapshot.id, **NOWHERE)
+        return
     with ended(restore(store, snapshot.id, **NOWHERE)):
         assert all_work() == {}
 
