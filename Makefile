@@ -1,7 +1,7 @@
 # Everything a developer does. Each target first makes .venv ready; when it is, that takes a second.
 #
 #   make demo    a real task is saved in mid-run and finishes later with the same result
-#   make test    all tests; PYTEST_ARGS="tests/unit -k runs" for some of them
+#   make test    all tests, in three parts at once; PYTEST_ARGS="tests/unit -k runs" for some of them
 #   make test-guests   on Linux 6.1, 6.12 and the newest, in emulated machines; GUEST_ARGS for options
 #   make test-clouds   stores in each cloud's emulator, Azure's too, which is fetched for it
 #   make bench   figures beside plain CRIU's, in the same run; BENCH_ARGS for options
@@ -31,7 +31,7 @@ demo: setup
 
 # A kernel feature that is missing is a failure here and not a skip: a green run has tried it all.
 test: setup
-	SNAPLIB_REQUIRE_KERNEL=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	SNAPLIB_REQUIRE_KERNEL=1 $(BIN)/python -m tests $(PYTEST_ARGS)
 
 # Its own tools beside those of setup: they are needed for nothing else.
 test-guests: setup
