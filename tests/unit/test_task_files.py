@@ -194,7 +194,7 @@ def chain(holder, folder, steps, **options):
 def test_only_the_tail_of_what_has_grown(holder, folder):
     """Is stored anew; each snapshot has the whole file, whichever is removed, and what changed is stored wholly."""
     path = folder / "written"
-    contents = [os.urandom(200_000)]
+    contents = [b"a" + os.urandom(200_000)]
     contents += [contents[0] + b"more", contents[0] + b"more" + os.urandom(1000)]
     contents += [contents[2], b"x" + contents[2][1:] + b"y"]
     steps = [lambda content=content: path.write_bytes(content) for content in contents]
