@@ -93,7 +93,7 @@ def test_hanging_while_it_froze_the_task_runs_again_at_the_deadline(
 
 def test_a_block_that_takes_too_long_is_told_so(counter, freezer_kind, eventually) -> None:
     def outstay() -> None:
-        with task.frozen(2.0):
+        with task.frozen(5.0):
             before = counter.counts()
             eventually(lambda: counter.moves_on_from(before), "resumed within the block")
 

@@ -53,11 +53,15 @@ def saved(tmp_path: Path, tasks: list[Task], eventually: Eventually) -> Callable
 
 
 def helpers() -> dict[int, int]:
-    """The processes that serve lazy restores, and those that guard them: their parents by pid."""
+    """The processes that serve our lazy restores, and those that guard them: their parents by pid."""
+    # Others on this machine may be restoring too; theirs have folders of their own.
+    ours = f"SNAPLIB_SCRATCH_DIR={os.environ['SNAPLIB_SCRATCH_DIR']}".encode()
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if "snaplib.checkpoint.lazypages" in path.read_text(errors="replace").split("\0"):
+            words = path.read_text(errors="replace").split("\0")
+            environment = path.with_name("environ").read_bytes().split(b"\0")
+            if "snaplib.checkpoint.lazypages" in words and ours in environment:
                 stat = path.with_name("stat").read_text()
                 found[int(path.parent.name)] = int(stat.rpartition(")")[2].split()[1])
     return found
