@@ -1,7 +1,7 @@
 """Runs what is tried in guests, two at a time, and keeps how it went: one folder of results a kernel.
 
 A guest gets the snapshots that guests of other kernels have left: hence two guests a kernel, for what an old kernel
-makes of a new one's is as interesting as the other way round.  The moves of a task from guest to guest come last.
+makes of a new one's is as interesting as the other way round.  Tasks move from guest to guest beside that, and last.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ class Suite:
         began_s = time.monotonic()
         for kernel in kernels:
             shutil.rmtree(RESULTS / kernel, ignore_errors=True)
-        everything = len(kernels) == len(KERNELS)
         with ThreadPoolExecutor(at_once or min(2, os.cpu_count() or 1)) as pool:
             left = {kernel: pool.submit(self._run, kernel, FIRST) for kernel in kernels}
 
@@ -60,11 +59,13 @@ class Suite:
                     one.result()
                 return self._run(kernel, THEN[kernel])
 
-            # The longest first. In a move one of the two guests mostly waits for the other.
+            # In a move one of the two guests mostly waits for the other. The first fills the time until all have left
+            # their snapshots.
+            ways = [*MOVES] if len(kernels) == len(KERNELS) else []
             jobs: list[Future[str]] = [*left.values()]
+            jobs += [pool.submit(self._move, way) for way in ways[:1]]
             jobs += [pool.submit(then, kernel) for kernel in kernels]
-            if everything:
-                jobs += [pool.submit(self._move, way) for way in MOVES]
+            jobs += [pool.submit(self._move, way) for way in ways[1:]]
         return _told(began_s, [job.result() for job in jobs])
 
     def run_some(self, kernels: Sequence[str], paths: Sequence[str]) -> int:
