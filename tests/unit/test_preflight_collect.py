@@ -50,6 +50,15 @@ def test_a_made_up_task(tmp_path: Path) -> None:
     assert "pipe-outside" not in obstacles(proc, 100, streams=["pipe:[7]"])
 
 
+def test_a_child_born_after_the_members_were_listed_is_not_outside(tmp_path: Path) -> None:
+    proc = FakeProc(tmp_path)
+    proc.add(100, descriptors={3: FakeDescriptor("pipe:[7]", flags=os.O_WRONLY)})
+    proc.add(102, ppid=100, descriptors={0: FakeDescriptor("pipe:[7]", flags=os.O_RDONLY)})
+    assert "pipe-outside" not in obstacles(proc, 100)
+    proc.add(60, descriptors={0: FakeDescriptor("pipe:[7]", flags=os.O_RDONLY)})
+    assert "pid 60" in obstacles(proc, 100)["pipe-outside"]
+
+
 def test_a_task_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TaskEnded):
         obstacles(FakeProc(tmp_path), 100)

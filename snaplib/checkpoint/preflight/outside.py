@@ -21,7 +21,7 @@ __all__ = ["find_holders", "find_names", "find_strangers"]
 def find_holders(
     procfs: ProcFs, targets: Collection[str], members: Collection[int]
 ) -> dict[str, tuple[Holder, ...]]:
-    """Find the processes outside the task that have one of these targets open.
+    """Find the processes outside the task that have one of these targets open; children born meanwhile are not.
 
     All descriptors of the machine are looked at, so it is done only when there are targets.
     """
@@ -31,8 +31,10 @@ def find_holders(
             if pid not in members:
                 # It may have ended, or be someone else's.
                 with contextlib.suppress(OSError):
-                    for target, holder in _held(procfs, pid, targets):
-                        found.setdefault(target, []).append(holder)
+                    held = tuple(_held(procfs, pid, targets))
+                    if held and _has_left(procfs, pid, members):
+                        for target, holder in held:
+                            found.setdefault(target, []).append(holder)
     return {target: tuple(holders) for target, holders in found.items()}
 
 
