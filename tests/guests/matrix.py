@@ -33,6 +33,10 @@ A dash where they are of what the kernel lacks, or of what is not used on it; so
 lacks. Dumps by soft-dirty bits need `hidden memory` if a task has any: without it they are full ones, see
 [copying ahead](warm.md).
 
+A task saved under a kernel that knows more of restartable sequences (rseq) than the one it is to go on under is refused
+there if its C library has registered them with more than 32 bytes, as glibc 2.41 does under 7.2: kernels before 6.3
+take no more.
+
 """
 
 _MOVES = """
