@@ -12,28 +12,28 @@ TRACK = "tests/kernel/track/test_writeprotect.py"
 #: What every guest runs when those of other kernels have left their snapshots.
 CROSSED = f"{INSIDE}/test_other_kernels.py"
 
-#: What each kernel is asked first.
+_EXACT = "tests/kernel/observe/test_exact.py"
+
+#: What each kernel is asked first; what is compiled for one of these is compiled for all.
 FIRST = (
     f"{INSIDE}/test_host.py",
     f"{INSIDE}/test_leave_snapshots.py",
     f"{INSIDE}/test_differences.py",
+    f"{_EXACT}::test_23_are_seen_as_23",
+    f"{_EXACT}::test_descriptors_equal_proc_a_hundred_times[ebpf]",
+    f"{_EXACT}::test_sockets_equal_ss[ebpf]",
+)
+
+_STANDING_STILL = (
+    "tests/kernel/test_freezer.py::test_nothing_moves_while_frozen_and_everything_afterwards"
 )
 
 _EVERYWHERE = (
     CROSSED,
     f"{INSIDE}/test_running.py",
     # Version 1 of cgroups is mounted in none.
-    *(
-        f"tests/kernel/test_freezer.py::{test}[{kind}]"
-        for test in (
-            "test_nothing_moves_while_frozen_and_everything_afterwards",
-            "test_hanging_while_it_froze_the_task_runs_again_at_the_deadline",
-        )
-        for kind in ("cgroup-v2", "stop")
-    ),
-    "tests/kernel/observe/test_exact.py::test_23_are_seen_as_23",
-    "tests/kernel/observe/test_exact.py::test_descriptors_equal_proc_a_hundred_times[ebpf]",
-    "tests/kernel/observe/test_exact.py::test_sockets_equal_ss[ebpf]",
+    f"{_STANDING_STILL}[cgroup-v2]",
+    f"{_STANDING_STILL}[stop]",
 )
 
 _WRITE_PROTECT = tuple(
@@ -65,8 +65,8 @@ THEN = {
     ),
     "newest": (
         *_EVERYWHERE,
-        # By soft-dirty bits as well: such dumps have a rule of their own where some memory cannot be read.
-        f"{_CHAINS}::test_a_chain_of_a_tree",
+        # By soft-dirty bits: such dumps have a rule of their own where some memory cannot be read.
+        f"{_CHAINS}::test_a_chain_of_a_tree[soft-dirty]",
         *_WRITE_PROTECT,
     ),
 }

@@ -9,8 +9,8 @@ import pytest
 import snaplib
 from snaplib.kernel.hidden import reads_hidden_memory
 from snaplib.track import Basis, SoftDirty, WriteProtect
-from tests.kernel.conftest import eventually
-from tests.kernel.warm.conftest import copying, runtime, store, trees
+from tests.kernel.conftest import eventually, store
+from tests.kernel.warm.conftest import copying, runtime, trees
 
 __all__ = ["copying", "eventually", "runtime", "store", "trees"]
 

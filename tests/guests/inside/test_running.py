@@ -14,7 +14,7 @@ from tests.shadow import Shadow
 
 #: For so long a program runs alone between two looks.
 _RUNS_S = 0.1
-ROUNDS = 3
+ROUNDS = 2
 #: Of each region that is written to.
 PAGES = 128
 

@@ -195,7 +195,7 @@ def test_descriptors_equal_proc_a_hundred_times(start, tmp_path, eventually, sou
     )
     procfs = ProcFs()
     seen = 0
-    rounds = 7 if IN_GUEST else 100 if source == "ebpf" else 10
+    rounds = 3 if IN_GUEST else 100 if source == "ebpf" else 10
     with Watch(workload.task, 60.0, arm="none", source=source) as watch:
         for _ in range(rounds):
             os.killpg(workload.pid, signal.SIGSTOP)
