@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from snaplib import errors
+from snaplib.late import late
 
 if TYPE_CHECKING:
-    from snaplib import errors
     from snaplib.checkpoint import dump, restore
     from snaplib.checkpoint.preflight import Obstacle, preflight
     from snaplib.event import Event
@@ -47,41 +48,28 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-#: Public name -> the module it comes from: each is imported when it is first asked for, because
-#: start-up time counts when a machine has seconds left.
-_HOMES = {
-    "Event": "snaplib.event",
-    "Forecast": "snaplib.forecasting",
-    "Host": "snaplib.host",
-    "Interval": "snaplib.forecasting",
-    "Member": "snaplib.task",
-    "Obstacle": "snaplib.checkpoint.preflight",
-    "Plan": "snaplib.planning",
-    "Profile": "snaplib.observe",
-    "Snapshot": "snaplib.store",
-    "Store": "snaplib.store",
-    "Supervisor": "snaplib.supervise",
-    "Task": "snaplib.task",
-    "Trace": "snaplib.observe",
-    "WarmCopy": "snaplib.warm",
-    "Watch": "snaplib.observe",
-    "dump": "snaplib.checkpoint",
-    "forecast": "snaplib.history",
-    "plan": "snaplib.planning",
-    "preflight": "snaplib.checkpoint.preflight",
-    "restore": "snaplib.checkpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("snaplib.errors")
-    if name in _HOMES:
-        found = getattr(importlib.import_module(_HOMES[name]), name)
-        globals()[name] = found
-        return found
-    raise AttributeError(f"module 'snaplib' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late(
+    __name__,
+    {
+        "Event": "snaplib.event",
+        "Forecast": "snaplib.forecasting",
+        "Host": "snaplib.host",
+        "Interval": "snaplib.forecasting",
+        "Member": "snaplib.task",
+        "Obstacle": "snaplib.checkpoint.preflight",
+        "Plan": "snaplib.planning",
+        "Profile": "snaplib.observe",
+        "Snapshot": "snaplib.store",
+        "Store": "snaplib.store",
+        "Supervisor": "snaplib.supervise",
+        "Task": "snaplib.task",
+        "Trace": "snaplib.observe",
+        "WarmCopy": "snaplib.warm",
+        "Watch": "snaplib.observe",
+        "dump": "snaplib.checkpoint",
+        "forecast": "snaplib.history",
+        "plan": "snaplib.planning",
+        "preflight": "snaplib.checkpoint.preflight",
+        "restore": "snaplib.checkpoint",
+    },
+)

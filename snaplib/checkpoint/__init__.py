@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from snaplib.late import late
 
 if TYPE_CHECKING:
     from snaplib.checkpoint.connections import TCP_MODES
@@ -24,25 +25,16 @@ __all__ = [
     "restore",
 ]
 
-#: Public name -> the module it comes from: a task that is restored lazily waits for a process that needs hardly any.
-_HOMES = {
-    "CHANGED_FILES": "taskfiles",
-    "FILE_MODES": "filekeeper",
-    "GHOST_LIMIT_BYTES": "dumprequest",
-    "TCP_MODES": "connections",
-    "Deadline": "deadline",
-    "dump": "dumping",
-    "restore": "restoring",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = found
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+#: A task that is restored lazily waits for a process that needs hardly any of these.
+__getattr__, __dir__ = late(
+    __name__,
+    {
+        "CHANGED_FILES": ".taskfiles",
+        "FILE_MODES": ".filekeeper",
+        "GHOST_LIMIT_BYTES": ".dumprequest",
+        "TCP_MODES": ".connections",
+        "Deadline": ".deadline",
+        "dump": ".dumping",
+        "restore": ".restoring",
+    },
+)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from snaplib.late import late
 from snaplib.observe.ages import DirtyBasis, PageAges
 from snaplib.observe.armed import Arm
 from snaplib.observe.descriptors import (
@@ -52,8 +52,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Late: who watches for days without recording does without a compressor.
-    if name in ("Trace", "TraceWriter"):
-        return getattr(importlib.import_module("snaplib.observe.trace"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+#: Who watches for days without recording does without a compressor.
+__getattr__, __dir__ = late(__name__, {"Trace": ".trace", "TraceWriter": ".trace"})

@@ -1,17 +1,24 @@
 """Where snapshots are kept."""
 
-from snaplib.store.ends import End
-from snaplib.store.index import PAGE_BYTES, Index, Space
-from snaplib.store.journal import Journal, RunRecord
-from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
-from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
-from snaplib.store.reader import PageLogReader
-from snaplib.store.runs import RunSet
-from snaplib.store.saved import SnapshotReader
-from snaplib.store.snapshot import Parent, SnapshotWriter
-from snaplib.store.store import Store
-from snaplib.store.throughput import Throughput
-from snaplib.store.verify import Finding, Verification
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snaplib.late import late
+
+if TYPE_CHECKING:
+    from snaplib.store.ends import End
+    from snaplib.store.index import PAGE_BYTES, Index, Space
+    from snaplib.store.journal import Journal, RunRecord
+    from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
+    from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
+    from snaplib.store.reader import PageLogReader
+    from snaplib.store.runs import RunSet
+    from snaplib.store.saved import SnapshotReader
+    from snaplib.store.snapshot import Parent, SnapshotWriter
+    from snaplib.store.store import Store
+    from snaplib.store.throughput import Throughput
+    from snaplib.store.verify import Finding, Verification
 
 __all__ = [
     "PAGE_BYTES",
@@ -37,3 +44,32 @@ __all__ = [
     "Throughput",
     "Verification",
 ]
+
+#: Who reads does without what writes.
+__getattr__, __dir__ = late(
+    __name__,
+    {
+        "PAGE_BYTES": ".index",
+        "Borrowed": ".manifest",
+        "End": ".ends",
+        "Finding": ".verify",
+        "Index": ".index",
+        "Journal": ".journal",
+        "LoggedPages": ".pagelog",
+        "PageLogOptions": ".pagelog",
+        "PageLogReader": ".reader",
+        "PageLogWriter": ".pagelog",
+        "Parent": ".snapshot",
+        "RunRecord": ".journal",
+        "RunSet": ".runs",
+        "Segment": ".manifest",
+        "Snapshot": ".manifest",
+        "SnapshotReader": ".saved",
+        "SnapshotWriter": ".snapshot",
+        "Space": ".index",
+        "Store": ".store",
+        "StoredObject": ".manifest",
+        "Throughput": ".throughput",
+        "Verification": ".verify",
+    },
+)

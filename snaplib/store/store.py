@@ -24,19 +24,18 @@ from snaplib.store.address import open_backend
 from snaplib.store.catalog import Catalog
 from snaplib.store.ends import End, Ends
 from snaplib.store.journal import Journal, RunRecord, all_runs
-from snaplib.store.lending import lent_by
 from snaplib.store.manifest import Snapshot
 from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
 from snaplib.store.sealed import Seal, SealedBackend, read_key
-from snaplib.store.snapshot import Parent, SnapshotWriter
-from snaplib.store.verify import Finding, Verification, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from snaplib.store.backend import Backend
     from snaplib.store.pagelog import PageLogOptions
+    from snaplib.store.snapshot import Parent, SnapshotWriter
+    from snaplib.store.verify import Verification
 
 __all__ = ["Store"]
 
@@ -185,12 +184,16 @@ class Store:
     def _begun(
         self, key: str, options: PageLogOptions | None, after: str | None, parent: Parent | None
     ) -> SnapshotWriter:
+        from snaplib.store.snapshot import SnapshotWriter  # noqa: PLC0415  who reads does without
+
         now = self._clock()
         snapshot_id = names.new_id(now, after)
         return SnapshotWriter(self._backend, key, snapshot_id, now, options, parent=parent)
 
     def _lent(self, snapshot_id: str) -> Parent | None:
         """Return what a new snapshot may find in the newest; None if that cannot be read."""
+        from snaplib.store.lending import lent_by  # noqa: PLC0415  with a writer only
+
         try:
             with self.read(snapshot_id) as reader:
                 return lent_by(reader)
@@ -285,6 +288,8 @@ class Store:
             NoSuchSnapshot: There is none of this id.
             StoreTooNew: A newer snaplib wrote it.
         """
+        from snaplib.store.verify import Finding, Verification, verify  # noqa: PLC0415  seldom needed
+
         whole_id, name = self._catalog.find(snapshot_id)
         try:
             snapshot = self.get(whole_id)
