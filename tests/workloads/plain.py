@@ -64,8 +64,12 @@ def threads(_folder: Path, _argument: str) -> Check:
 
     def check() -> bool:
         before = list(counts)
-        time.sleep(0.2)
-        return all(new > old for new, old in zip(counts, before, strict=True))
+        give_up = time.monotonic() + 15
+        while not all(new > old for new, old in zip(counts, before, strict=True)):
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.1)
+        return True
 
     return check
 

