@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,15 +35,19 @@ class Part:
     Args:
         name: What it is called.
         arguments: What it runs.
+        scratch: Where it makes its folder for the files of tests.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], scratch: Path) -> None:
         self.name = name
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - gone when we end
-        cache = f"cache_dir=.pytest_cache/{name.replace(' ', '-')}"
+        short = name.replace(" ", "-")
+        cache = f"cache_dir=.pytest_cache/{short}"
+        # One that begins closes the folder that all share by default, which tests without root have to enter.
+        base = f"--basetemp={scratch / short}"
         color = f"--color={'yes' if sys.stdout.isatty() else 'auto'}"
         self.process = subprocess.Popen(
-            [*_PYTEST, "-o", cache, color, *arguments],
+            [*_PYTEST, "-o", cache, color, base, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -80,11 +85,12 @@ def main() -> int:
         raise KeyboardInterrupt
 
     parts: list[Part] = []
+    scratch = Path(tempfile.mkdtemp(prefix="snaplib-"))
     signal.signal(signal.SIGTERM, end)
     # In the background of a script it is ignored, and they would ignore it as well.
     signal.signal(signal.SIGINT, end)
     try:
-        parts += [Part(name, arguments) for name, arguments in PARTS.items()]
+        parts += [Part(name, arguments, scratch) for name, arguments in PARTS.items()]
         for part in parts:
             part.show()
     except KeyboardInterrupt:
@@ -96,6 +102,7 @@ def main() -> int:
         with contextlib.suppress(KeyboardInterrupt):
             for part in parts:
                 part.process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
     print(f"\n=== {'; '.join(part.verdict() for part in parts)}", flush=True)
     return int(any(part.process.returncode for part in parts))
 

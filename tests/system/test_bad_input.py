@@ -79,7 +79,8 @@ def test_our_own_parent(bench: Bench) -> None:
 def test_not_ours(bench: Bench, sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
     """Without root nothing of somebody else's can be dumped, and the message says so."""
     for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, 65534, 65534)
