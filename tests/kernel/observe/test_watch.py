@@ -59,7 +59,8 @@ def test_profiles_follow_each_other(start, source) -> None:
     times = [one.monotonic_s for one in profiles]
     assert times == sorted(set(times))
     for before, after in itertools.pairwise(profiles):
-        assert after.interval_s == pytest.approx(after.monotonic_s - before.monotonic_s)
+        # Whoever waits gets the newest, and on a busy machine not each.
+        assert 0 < after.interval_s <= (after.monotonic_s - before.monotonic_s) * 1.000001
 
 
 @pytest.mark.parametrize("source", SOURCES)
