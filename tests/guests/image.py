@@ -75,6 +75,13 @@ class Image:
         """The disk with the root file system."""
         return self.folder / f"root-{self._digest()}.img"
 
+    @property
+    def _wheels(self) -> Path:
+        """Folder of the packages that pip installs."""
+        told = "\0".join([str(_RECIPE), PYTHON, *_requirements()])
+        digest = hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
+        return self.folder / f"wheels-{digest}"
+
     def kernel(self, name: str) -> Path:
         """Folder of a kernel: its ``vmlinux``, its ``release``, its ``modules``."""
         return self.folder / f"kernel-{name}-{_RECIPE}"
@@ -95,6 +102,7 @@ class Image:
             parts = [
                 (self.folder / f"base-{_base_digest()}.tar", "Debian", _make_base),
                 (self.qemu, "QEMU", _make_qemu),
+                (self._wheels, "wheels", _make_wheels),
             ]
             parts += [
                 (self.kernel(name), f"kernel {name}", functools.partial(_make_kernel, suite))
@@ -109,7 +117,7 @@ class Image:
                     making.result()
             self._part(self.root, "root file system", self._make_root)
             wanted = {self.qemu, self.root, *map(self.kernel, KERNELS)}
-            wanted.add(self.folder / f"base-{_base_digest()}.tar")
+            wanted |= {self.folder / f"base-{_base_digest()}.tar", self._wheels}
             for old in set(self.folder.glob("*-*")) - wanted:
                 _remove(old)
 
@@ -155,8 +163,7 @@ class Image:
         tree.mkdir()
         base = self.folder / f"base-{_base_digest()}.tar"
         run(["tar", "-C", tree, "--numeric-owner", "-xpf", base])
-        wheels.mkdir()
-        _download_wheels(wheels)
+        run(["cp", "-a", self._wheels, wheels])
         checkout = tree / "opt/snaplib"
         checkout.mkdir(parents=True)
         tracked = run(["git", "-C", ROOT, "ls-files", "snaplib", "bpf", "tools", "tests"]).split()
@@ -238,10 +245,11 @@ def _requirements() -> list[str]:
     return sorted({*found, "pip>=25.1", "editables"})
 
 
-def _download_wheels(folder: Path) -> None:
+def _make_wheels(new: Path) -> None:
     """Fetch wheels for the guest's Python, by this Python's pip and how it is configured."""
+    new.mkdir()
     platforms = ["manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64", "any"]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", new]
     command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", PYTHON]
     command += [f"--platform={one}" for one in platforms]
     run([*command, *_requirements()])

@@ -17,11 +17,11 @@ _EXACT = "tests/kernel/observe/test_exact.py"
 #: What each kernel is asked first; what is compiled for one of these is compiled for all.
 FIRST = (
     f"{INSIDE}/test_host.py",
-    f"{INSIDE}/test_leave_snapshots.py",
-    f"{INSIDE}/test_differences.py",
     f"{_EXACT}::test_23_are_seen_as_23",
     f"{_EXACT}::test_descriptors_equal_proc_a_hundred_times[ebpf]",
     f"{_EXACT}::test_sockets_equal_ss[ebpf]",
+    f"{INSIDE}/test_leave_snapshots.py",
+    f"{INSIDE}/test_differences.py",
 )
 
 _STANDING_STILL = (
@@ -30,7 +30,6 @@ _STANDING_STILL = (
 
 _EVERYWHERE = (
     CROSSED,
-    f"{INSIDE}/test_running.py",
     # Version 1 of cgroups is mounted in none.
     f"{_STANDING_STILL}[cgroup-v2]",
     f"{_STANDING_STILL}[stop]",
@@ -55,9 +54,11 @@ _WRITE_PROTECT = tuple(
 
 _CHAINS = f"{INSIDE}/test_chains.py"
 
+_RUNNING = f"{INSIDE}/test_running.py"
+
 #: And then, by kernel.
 THEN = {
-    "6.1": (*_EVERYWHERE, _CHAINS, f"{INSIDE}/test_softdirty.py"),
+    "6.1": (*_EVERYWHERE, _RUNNING, _CHAINS, f"{INSIDE}/test_softdirty.py"),
     "6.12": (
         *_EVERYWHERE,
         f"{_CHAINS}::test_a_chain_of_a_tree[write-protect]",
@@ -65,6 +66,7 @@ THEN = {
     ),
     "newest": (
         *_EVERYWHERE,
+        _RUNNING,
         # By soft-dirty bits: such dumps have a rule of their own where some memory cannot be read.
         f"{_CHAINS}::test_a_chain_of_a_tree[soft-dirty]",
         *_WRITE_PROTECT,

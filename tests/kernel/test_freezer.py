@@ -39,7 +39,7 @@ def test_nothing_moves_while_frozen_and_everything_afterwards(
     counter, freezer_kind, eventually
 ) -> None:
     with Task.attach(counter.pid) as task:
-        for _ in range(7 if IN_GUEST else 23):
+        for _ in range(3 if IN_GUEST else 23):
             with task.frozen(20.0) as frozen:
                 assert frozen.kind == freezer_kind
                 before = counter.counts()

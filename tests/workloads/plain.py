@@ -36,6 +36,16 @@ def feature(function: Callable[[Path, str], Check]) -> Callable[[Path, str], Che
     return function
 
 
+def comes_true(condition: Callable[[], bool], within_s: float = 10.0) -> bool:
+    """Wait until a condition holds, and return whether it did in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def fork_sleeper() -> int:
     """Fork a child that sleeps for ever; return its pid."""
     pid = os.fork()
@@ -64,12 +74,7 @@ def threads(_folder: Path, _argument: str) -> Check:
 
     def check() -> bool:
         before = list(counts)
-        give_up = time.monotonic() + 15
-        while not all(new > old for new, old in zip(counts, before, strict=True)):
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.1)
-        return True
+        return comes_true(lambda: all(new > old for new, old in zip(counts, before, strict=True)))
 
     return check
 
@@ -258,8 +263,7 @@ def shared_memory(_folder: Path, _argument: str) -> Check:
 
     def check() -> bool:
         before = shared[0:8]
-        time.sleep(0.2)
-        return memory[5000:5005] == b"hello" and shared[0:8] != before
+        return memory[5000:5005] == b"hello" and comes_true(lambda: shared[0:8] != before)
 
     return check
 
