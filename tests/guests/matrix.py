@@ -69,7 +69,7 @@ tracking by write protection has to know of the machine is written down and has 
 _SUBJECTS = {
     f"{INSIDE}/test_host.py": "`snaplib doctor` is right",
     f"{INSIDE}/test_differences.py": "what kernels do differently is known",
-    f"{INSIDE}/test_leave_snapshots.py": "a task of all features is dumped and restored",
+    f"{INSIDE}/test_leave_snapshots.py": "a task of many features is dumped and restored",
     f"{INSIDE}/test_other_kernels.py": "the same from each other kernel; its eBPF programs are refused",
     f"{INSIDE}/test_running.py": "tracking misses no write of running programs",
     f"{INSIDE}/test_softdirty.py": "soft-dirty tracking is exact",

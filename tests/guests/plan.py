@@ -66,7 +66,7 @@ THEN = {
     ),
     "newest": (
         *_EVERYWHERE,
-        _RUNNING,
+        f"{_RUNNING}::test_no_write_of_running_threads_is_missed",
         # By soft-dirty bits: such dumps have a rule of their own where some memory cannot be read.
         f"{_CHAINS}::test_a_chain_of_a_tree[soft-dirty]",
         *_WRITE_PROTECT,

@@ -1,7 +1,7 @@
 """Runs what is tried in guests, two at a time, and keeps how it went: one folder of results a kernel.
 
 A guest gets the snapshots that guests of other kernels have left: hence two guests a kernel, for what an old kernel
-makes of a new one's is as interesting as the other way round.  Tasks move from guest to guest beside that, and last.
+makes of a new one's is as interesting as the other way round.  Beside that tasks move from guest to guest.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ class Suite:
 
         Args:
             kernels: Names out of `image.KERNELS`; with all of them tasks are moved from guest to guest as well.
-            at_once: How many run at a time; a guest keeps one CPU busy.  By default 2, or 1 on a single CPU.
+            at_once: How many guests of tests run at a time, beside the two of a move.  By default 2, or 1 on a single
+                CPU.
         """
         began_s = time.monotonic()
         for kernel in kernels:
             shutil.rmtree(RESULTS / kernel, ignore_errors=True)
-        with ThreadPoolExecutor(at_once or min(2, os.cpu_count() or 1)) as pool:
+        at_once = at_once or min(2, os.cpu_count() or 1)
+        with ThreadPoolExecutor(at_once) as pool, ThreadPoolExecutor(1) as mover:
             left = {kernel: pool.submit(self._run, kernel, FIRST) for kernel in kernels}
 
             def then(kernel: str) -> str:
@@ -59,13 +61,11 @@ class Suite:
                     one.result()
                 return self._run(kernel, THEN[kernel])
 
-            # In a move one of the two guests mostly waits for the other. The first fills the time until all have left
-            # their snapshots.
-            ways = [*MOVES] if len(kernels) == len(KERNELS) else []
             jobs: list[Future[str]] = [*left.values()]
-            jobs += [pool.submit(self._move, way) for way in ways[:1]]
             jobs += [pool.submit(then, kernel) for kernel in kernels]
-            jobs += [pool.submit(self._move, way) for way in ways[1:]]
+            # In a move one of the two guests mostly waits for the other, and others wait now and then.
+            if len(kernels) == len(KERNELS):
+                jobs += [mover.submit(self._move, way) for way in MOVES]
         return _told(began_s, [job.result() for job in jobs])
 
     def run_some(self, kernels: Sequence[str], paths: Sequence[str]) -> int:

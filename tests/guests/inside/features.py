@@ -1,4 +1,4 @@
-"""One task that holds every feature that is dumped and restored, each in a process of its own."""
+"""One task that holds many features that are dumped and restored, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from snaplib.task import Task
-from tests.kernel.test_dump_restore import FEATURES, NAMES, NOWHERE
+from tests.kernel.test_dump_restore import FEATURES, NOWHERE
 from tests.workloads.features import ask, verdict_of
 
 __all__ = ["FEATURES", "LEFT", "NAMES", "NOWHERE", "all_work", "ended", "wait_for"]
+
+#: Those that have something of the kernel's of their own.
+NAMES = (
+    *(
+        "threads",
+        "children",
+        "zombie",
+        "files",
+        "deleted-file",
+        "unix-server",
+        "tcp-pair",
+        "inotify",
+    ),
+    *("event-descriptors", "shared-memory", "posix-locks", "terminal-pair", "stopped-child"),
+    "random-bytes",
+)
 
 #: The same path in all guests: files are taken by reference.
 LEFT = Path("/srv/left")

@@ -38,7 +38,7 @@ ENVIRONMENT = {
     "SNAPLIB_STORE": "s3://tasks/moved",
 }
 #: Numbers that go through before the task is saved, and after it was restored.
-BEFORE, AFTER = 20, 20
+BEFORE, AFTER = 20, 10
 DEADLINE_S = 500.0
 
 #: The store takes in so much of the last dump before it is cut off.

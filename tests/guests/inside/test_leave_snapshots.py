@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not OUT.is_dir(), reason="nothing takes what is 
 
 
 @pytest.mark.require("all")
-def test_a_task_of_all_features_comes_back_and_is_left():
+def test_a_task_of_many_features_comes_back_and_is_left():
     LEFT.mkdir(parents=True)
     task = Task.launch(["/usr/bin/python3", str(FEATURES), "together", LEFT, *NAMES], **NOWHERE)
     assert task.session is not None

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not FOUND, reason="no other kernel has left anyt
 
 @pytest.mark.require("all")
 @pytest.mark.parametrize("archive", FOUND, ids=[one.parent.name for one in FOUND])
-def test_a_task_of_all_features_is_taken_over_from(archive, monkeypatch):
+def test_a_task_of_many_features_is_taken_over_from(archive, monkeypatch):
     shutil.rmtree(LEFT, ignore_errors=True)
     LEFT.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["tar", "-C", LEFT.parent, "-xf", archive], check=True)
