@@ -5,6 +5,7 @@ python -m tests.guests refresh                     make it again, with the kerne
 python -m tests.guests [--kernel K] -- COMMAND...  run a command in the checkout's copy, as root
 python -m tests.guests [--kernel K] test [PATH...] run what is planned, or tests; on all kernels unless one is named
 python -m tests.guests pair [WAY [SOURCE TARGET]]  move a task with a live connection from guest to guest
+python -m tests.guests [--kernel K] without        leave out what the code does for a kernel: its test has to fail
 python -m tests.guests matrix                      write docs/support.md from the results of the tests
 """
 
@@ -22,6 +23,7 @@ from tests.guests.pair import MOVES, run_pair
 from tests.guests.results import RESULTS, write_results
 from tests.guests.running import run_job
 from tests.guests.suite import Suite
+from tests.guests.without import run_without
 
 #: What a build that failed ends with.
 _NOT_BUILT = 3
@@ -66,6 +68,9 @@ def main(words: list[str]) -> int:
         kernels = [args.kernel] if args.kernel else list(KERNELS)
         suite = Suite(image, args.accelerator)
         return suite.run_some(kernels, rest) if rest else suite.run_all(kernels)
+    if verb == "without":
+        kernels = [args.kernel] if args.kernel else list(KERNELS)
+        return run_without(image, kernels, accelerator=args.accelerator)
     if verb == "pair":
         way = rest[0] if rest else "eager"
         if way not in MOVES or not {*rest[1:]} <= {*KERNELS} or len(rest) not in (0, 1, 3):
