@@ -119,7 +119,7 @@ ALL = (
     ),
     Without(
         "what cannot be write-protected counts as dirty",
-        "6.12",
+        "newest",
         "snaplib/track/registrar.py",
         "_REFUSALS = frozenset({errno.EINVAL, errno.EPERM, errno.EBUSY})",
         "_REFUSALS = frozenset({errno.EPERM, errno.EBUSY})",

@@ -277,10 +277,16 @@ def test_another_program_in_the_same_process_is_new(victim, track, dirty):
     assert dirty(tracker.scan(), victim.pid, address, PAGES) == WRITTEN
 
 
-def test_what_the_kernel_does_not_track_is_never_clean(victim, track):
+def test_what_the_kernel_does_not_track_is_never_clean(victim, track, dirty):
     address = victim("map", "droppable", PAGES)
     victim("store", address, 0, PAGES)
     tracker = track(victim.pid)
+    untracked = tracker.scan().process(victim.pid).untracked
+    if address not in untracked["start"]:
+        # Linux 6.12 looks whether memory is droppable when it has already left that bit out, and protects it.
+        write(victim, "store", address)
+        assert dirty(tracker.scan(), victim.pid, address, PAGES) == WRITTEN
+        return
     for _ in range(2):
         untracked = tracker.scan().process(victim.pid).untracked
         run = untracked[untracked["start"] == address]
