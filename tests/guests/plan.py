@@ -30,6 +30,7 @@ _STANDING_STILL = (
 
 _EVERYWHERE = (
     CROSSED,
+    f"{INSIDE}/test_running.py",
     # Version 1 of cgroups is mounted in none.
     f"{_STANDING_STILL}[cgroup-v2]",
     f"{_STANDING_STILL}[stop]",
@@ -54,11 +55,9 @@ _WRITE_PROTECT = tuple(
 
 _CHAINS = f"{INSIDE}/test_chains.py"
 
-_RUNNING = f"{INSIDE}/test_running.py"
-
 #: And then, by kernel.
 THEN = {
-    "6.1": (*_EVERYWHERE, _RUNNING, _CHAINS, f"{INSIDE}/test_softdirty.py"),
+    "6.1": (*_EVERYWHERE, _CHAINS, f"{INSIDE}/test_softdirty.py"),
     "6.12": (
         *_EVERYWHERE,
         f"{_CHAINS}::test_a_chain_of_a_tree[write-protect]",
@@ -66,7 +65,6 @@ THEN = {
     ),
     "newest": (
         *_EVERYWHERE,
-        f"{_RUNNING}::test_no_write_of_running_threads_is_missed",
         # By soft-dirty bits: such dumps have a rule of their own where some memory cannot be read.
         f"{_CHAINS}::test_a_chain_of_a_tree[soft-dirty]",
         *_WRITE_PROTECT,
