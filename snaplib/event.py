@@ -14,8 +14,7 @@ class Event:
     """A change of state.
 
     Attributes:
-        name: What happened: ``started``, ``not_started``, ``restored``, ``adopted``, ``obstacle``,
-            ``notice``, ``plan``, ``saved``, ``dump_failed``, ``restore_failed``, ``killed`` or ``ended``.
+        name: What happened, such as ``started``, ``notice`` or ``saved``; all are in "Running a task" of the manual.
         time_s: When, in seconds since the epoch.
         key: The supervisor's key.
         details: Numbers and names that belong to it; JSON types.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from snaplib.errors import KeyBusy
+from snaplib.errors import KeyBusy, UsageError
 from snaplib.runtime import runtime_dir
 
 __all__ = ["KeyLock"]
@@ -20,6 +20,7 @@ class KeyLock:
 
     Raises:
         KeyBusy: On entering: somebody else holds it.
+        UsageError: It cannot be made.
     """
 
     def __init__(self, name: str, key: str) -> None:
@@ -28,7 +29,13 @@ class KeyLock:
         self._descriptor = -1
 
     def __enter__(self) -> None:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(
+                f"the lock {self._path} cannot be made: {error.strerror}",
+                hint="make room there, or name another folder in $SNAPLIB_RUNTIME_DIR",
+            ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from snaplib import __version__
 from snaplib.cli.notices import keep_notices
@@ -24,7 +25,7 @@ VERBS = {
     "watch": "what a task is doing, live: memory written, descriptors, sockets",
     "forecast": "how large a dump of a task will be, how long it takes, whether it fits, and the plan",
     "preflight": "what would make a dump or a restore of a task fail, each with its culprit",
-    "dump": "take one snapshot of a task now",
+    "dump": "save a task now, and end it unless it is to run on",
     "restore": "restore a snapshot in a new PID namespace",
     "snapshots": "list the snapshots in a store",
     "show": "look into one snapshot",
@@ -39,15 +40,25 @@ VERBS = {
 _SUPERVISING = ("run", "restore")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, as all other errors are told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"snaplib: error: {message} - see `{self.prog} --help`\n")
+
+
 def _parser(verb: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="snaplib",
         description="Save a running task before its machine is taken away, and restore it on another.",
+        epilog="`snaplib COMMAND --help` tells the options of each.",
     )
     parser.add_argument("--version", action="version", version=f"snaplib {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     for name, summary in VERBS.items():
-        one = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        one = verbs.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         one.add_argument(
             "-v", "--verbose", action="store_true", help="show the traceback of an error"
         )
@@ -63,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments without the program's name; ``sys.argv`` by default.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        _parser(None).print_help(sys.stderr)
+        return EXIT_USAGE
     verb = next((word for word in arguments if not word.startswith("-")), None)
     if verb in _SUPERVISING:
         keep_notices()
@@ -84,4 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        # What nobody has foreseen: a disk that is full, a file of somebody else's.
+        if args.verbose:
+            traceback.print_exc()
+        message(f"error: {error} - `-v` shows where")
+        return 1
     return status

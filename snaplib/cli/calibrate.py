@@ -6,9 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import above_zero, add_json, add_store
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
-from snaplib.errors import RootRequired, UsageError
+from snaplib.errors import RootRequired
 
 if TYPE_CHECKING:
     from snaplib.checkpoint.calibration import Calibration
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument(
         "--budget",
-        type=float,
+        type=above_zero("seconds"),
         default=30.0,
         metavar="SECONDS",
         help="begin no further dump after this time (default: 30)",
@@ -43,8 +43,6 @@ def run(args: argparse.Namespace) -> int:
     from snaplib.history import History, models_for  # noqa: PLC0415
     from snaplib.store import Store  # noqa: PLC0415
 
-    if not args.budget > 0:
-        raise UsageError(f"a budget of {args.budget:g} s is no time")
     if os.geteuid() != 0:
         raise RootRequired("dumping a task needs root")
     store = Store.open(args.store, create=True)

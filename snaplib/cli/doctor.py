@@ -102,7 +102,7 @@ def _as_text(host: Host, features: dict[str, Feature], *, ok: bool) -> str:
         if ok
         else "Tasks cannot be dumped and restored here: see what is marked MISSING."
     )
-    return "\n".join([head, "", table(("feature", "", "found"), rows), "", tail])
+    return "\n".join([head, "", table(("FEATURE", "", "FOUND"), rows), "", tail])
 
 
 def _verdict(feature: Feature) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from snaplib.checkpoint import TCP_MODES, dump
-from snaplib.cli.options import add_files, add_json, add_store
+from snaplib.cli.options import above_zero, add_files, add_json, add_store, add_task
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message
 from snaplib.store import Store
 from snaplib.task import Task
@@ -20,7 +20,7 @@ __all__ = ["configure", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("pid", type=int, help="the task's root process")
+    add_task(parser)
     add_store(parser)
     add_json(parser)
     parser.add_argument(
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--window",
-        type=float,
+        type=above_zero("seconds"),
         default=120.0,
         metavar="SECONDS",
         help="give up after this time and let the task run on (default: 120)",

@@ -7,7 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import above_zero, add_json, add_store, add_task, zero_or_more
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
 
 if TYPE_CHECKING:
@@ -19,25 +19,25 @@ __all__ = ["configure", "forecast_json", "interval_json", "plan_json", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("pid", type=int, metavar="PID", help="the task's root process")
+    add_task(parser)
     add_store(parser)
     add_json(parser)
     parser.add_argument(
         "--window",
-        type=float,
+        type=above_zero("seconds"),
         default=120.0,
         metavar="SECONDS",
         help="from the notice to the end of the machine (default: 120)",
     )
     parser.add_argument(
         "--bandwidth",
-        type=float,
+        type=above_zero("10^6 bytes a second"),
         metavar="MB/S",
         help="suppose this of the way to the store, in 10^6 bytes a second, instead of what was measured",
     )
     parser.add_argument(
         "--watch",
-        type=float,
+        type=zero_or_more("seconds"),
         default=5.0,
         metavar="SECONDS",
         dest="watch_s",
@@ -47,7 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--arm",
         choices=("all", "sample", "none"),
         default="sample",
-        help="see every write, those to an eighth of the memory (default), or first touches only",
+        help="which writes to memory to see: all, those to a sample of an eighth of it (default), or none, and first "
+        "touches only",
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from typing import TYPE_CHECKING
 
-from snaplib.cli.options import add_json
+from snaplib.cli.options import above_zero, add_json
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.errors import EXIT_DUMP_FAILED, NoSuchTask, RootRequired, SnaplibError, UsageError
 from snaplib.reclaim import Run, runs_here
@@ -40,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--window",
-        type=float,
+        type=above_zero("seconds"),
         metavar="SECONDS",
         help="how long the machine lasts from now (default: what each run expects of a notice)",
     )
@@ -60,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
     """Give notice, or take it back."""
     if args.which is not None and args.all:
         raise UsageError(f"{args.which} and --all are not both possible", hint="leave one out")
-    if args.window is not None and not 0 < args.window < math.inf:
-        raise UsageError(f"a window of {args.window:g} s leaves no time for a dump")
     if args.cancel and (args.wait or args.window is not None):
         raise UsageError("--cancel takes neither --window nor --wait")
     chosen = _choose(runs_here(), args.which, everybody=args.all)

@@ -3,9 +3,77 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from collections.abc import Callable
+from typing import Any, Protocol
 
-__all__ = ["add_files", "add_json", "add_store", "default_store"]
+__all__ = [
+    "Arguments",
+    "above_zero",
+    "add_files",
+    "add_json",
+    "add_store",
+    "add_task",
+    "default_store",
+    "whole",
+    "zero_or_more",
+]
+
+
+def above_zero(unit: str) -> Callable[[str], float]:
+    """Return what reads a finite number above 0, for ``type`` of an argument.
+
+    Args:
+        unit: What is counted, for the error.
+    """
+    return lambda text: _number(text, unit, zero=False)
+
+
+def zero_or_more(unit: str) -> Callable[[str], float]:
+    """Return what reads a finite number that is not negative, for ``type`` of an argument.
+
+    Args:
+        unit: What is counted, for the error.
+    """
+    return lambda text: _number(text, unit, zero=True)
+
+
+def _number(text: str, unit: str, *, zero: bool) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value >= 0 if zero else value > 0) or math.isinf(value):
+        bound = "0 or more" if zero else "above 0"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit}, {bound}")
+    return value
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return what reads a whole number within bounds, for ``type`` of an argument."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            bounds = f"{least} or more" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {bounds}")
+        return value
+
+    return read
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """Add the pid of a task."""
+    parser.add_argument(
+        "pid",
+        type=whole(1),
+        metavar="PID",
+        help="the task: a process, with all its descendants",
+    )
 
 
 def default_store() -> str:
@@ -30,7 +98,15 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
+class Arguments(Protocol):
+    """Where arguments are added: a parser, or a group of one."""
+
+    def add_argument(self, *names: str, **what: Any) -> Any:
+        """Add one."""
+        ...
+
+
+def add_files(parser: Arguments) -> None:
     """Add ``--files`` and ``--capture``."""
     parser.add_argument(
         "--files",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from snaplib.checkpoint.preflight import preflight
-from snaplib.cli.options import add_json
+from snaplib.cli.options import add_json, add_task
 from snaplib.cli.output import emit_json, message, table
 from snaplib.errors import EXIT_CANNOT_DUMP
 from snaplib.task import Task
@@ -22,7 +22,7 @@ __all__ = ["configure", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("pid", type=int, help="the task's root process")
+    add_task(parser)
     add_json(parser)
     parser.add_argument(
         "--tcp",
@@ -59,7 +59,7 @@ def _text(found: list[Obstacle]) -> str:
     rows = [
         (one.severity, str(one.pid), one.comm, one.subject, one.code, one.message) for one in found
     ]
-    lines = [table(("severity", "pid", "name", "where", "code", "what"), rows), ""]
+    lines = [table(("SEVERITY", "PID", "NAME", "WHERE", "CODE", "WHAT"), rows), ""]
     remedies = dict.fromkeys((one.code, one.remedy) for one in found)
     lines += [f"{code}: {remedy}" for code, remedy in remedies]
     return "\n".join(lines)

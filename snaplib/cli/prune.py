@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import add_json, add_store, whole
 from snaplib.cli.output import emit_json, message
 from snaplib.errors import SnaplibError, UsageError
 from snaplib.store import Store
@@ -24,7 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("--key", help="only the snapshots of this key")
     parser.add_argument(
-        "--keep", type=int, metavar="N", help="spare the newest N of each key, whatever their age"
+        "--keep",
+        type=whole(0),
+        metavar="N",
+        help="spare the newest N of each key, whatever their age",
     )
     parser.add_argument(
         "--older-than",

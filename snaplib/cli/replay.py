@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import above_zero, add_json, add_store
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
 from snaplib.errors import UsageError
 
@@ -24,20 +24,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     parser.add_argument(
         "--window",
-        type=float,
+        type=above_zero("seconds"),
         default=120.0,
         metavar="SECONDS",
         help="from a notice to the end of the machine (default: 120)",
     )
     parser.add_argument(
         "--bandwidth",
-        type=float,
+        type=above_zero("10^6 bytes a second"),
         metavar="MB/S",
         help="of the way to the store, in 10^6 bytes a second (default: as measured here)",
     )
     parser.add_argument(
         "--ratio",
         type=float,
+        metavar="RATIO",
         default=0.5,
         help="what compression leaves of a byte of the task's memory (default: 0.5)",
     )

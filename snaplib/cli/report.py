@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import add_json, add_store, zero_or_more
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
 from snaplib.cli.printable import printable
 from snaplib.errors import UsageError
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--price",
-        type=float,
+        type=zero_or_more("money"),
         metavar="PRICE",
         help="what an hour of the machine costs, in any currency: tells what was kept and lost in it",
     )
@@ -45,8 +45,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report on the journal of a store."""
-    if args.price is not None and not 0 <= args.price < float("inf"):
-        raise UsageError(f"a price of {args.price:g} an hour is none")
     store = Store.open(args.store, create=False)
     report = summarize(store.runs(), args.key)
     if args.prometheus:

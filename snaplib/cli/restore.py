@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from snaplib.checkpoint import CHANGED_FILES, restore
-from snaplib.cli.options import add_json, add_store
+from snaplib.cli.options import add_store
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signals
 from snaplib.errors import NoSuchSnapshot, UsageError
@@ -18,19 +18,30 @@ from snaplib.supervise import Supervisor
 
 __all__ = ["configure", "run"]
 
+#: What only those can heed that look after the task.
+_ATTENDED = ("events", "reclaim", "snapshot_every", "window")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.usage = "snaplib restore [ID | --key KEY] [OPTIONS]"
     parser.add_argument(
-        "snapshot", nargs="?", metavar="SNAPSHOT", help="its id (default: the newest of the key)"
+        "snapshot",
+        nargs="?",
+        metavar="ID",
+        help="the snapshot, or the beginning of its id (default: the newest of the key)",
     )
     add_store(parser)
-    add_json(parser)
-    parser.add_argument("--key", help="whose newest snapshot to take")
+    parser.add_argument(
+        "--key", help="whose newest snapshot to take (default: the store's only one)"
+    )
     parser.add_argument(
         "--detach",
         action="store_true",
-        help="do not wait for the task; its output goes where ours does",
+        help="print the pid of the task and leave it to itself; its output goes where ours does",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --detach: print one JSON object on stdout"
     )
     parser.add_argument(
         "--lazy",
@@ -49,12 +60,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Restore, and unless detached look after the task as ``snaplib run`` does."""
+    _check(args)
     store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)
     if args.detach:
         return _detached(store, snapshot, args=args)
-    if args.json:
-        raise UsageError("--json tells of a detached restore", hint="add --detach")
     share_malloc_arena()
     with EventLog(args.events, quiet=args.quiet) as log:
         supervisor = Supervisor(
@@ -78,6 +88,21 @@ def run(args: argparse.Namespace) -> int:
         )
         obey_signals(supervisor)
         return supervisor.run()
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what contradicts itself, before anything is looked at."""
+    if args.snapshot and args.key:
+        raise UsageError("an ID and --key contradict each other", hint="leave one out")
+    if args.json and not args.detach:
+        raise UsageError("--json tells of a detached restore", hint="add --detach")
+    for name in _ATTENDED if args.detach else ():
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise UsageError(
+                f"--{option} is of no use with --detach: nobody looks after the task",
+                hint="leave one out",
+            )
 
 
 def _choose(store: Store, snapshot_id: str | None, key: str | None) -> Snapshot:

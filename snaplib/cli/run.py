@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shlex
 import signal
 import sys
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from snaplib.cli.notices import NOTICES, early_notices
-from snaplib.cli.options import add_files, add_store
+from snaplib.cli.options import above_zero, add_files, add_store, whole, zero_or_more
 from snaplib.cli.output import human_bytes, human_seconds, message
 from snaplib.errors import EXIT_SAVED, UsageError
 from snaplib.event import Event
@@ -33,33 +36,41 @@ _PASSED_ON = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    parser.usage = "snaplib run [OPTIONS] -- CMD ..."
     add_store(parser)
-    add_supervision(parser)
     parser.add_argument(
+        "--key",
+        help="what the snapshots are found by (default: made from the working directory and the command)",
+    )
+    add_supervision(parser)
+    again = parser.add_argument_group("when it is run again")
+    again.add_argument(
+        "--once",
+        action="store_true",
+        help="if the command has ended before, exit with its status instead of running it again",
+    )
+    again.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the snapshots of a task that has ended with 0 (default: they are deleted)",
+    )
+    again.add_argument(
+        "--max-attempts",
+        type=whole(1),
+        metavar="N",
+        help="how often the task may be started or resumed before it has ended; then exit with 178 (default: no limit)",
+    )
+    again.add_argument(
         "--on-restore-failure",
         choices=ON_RESTORE_FAILURE,
         default="fail",
         help="when the snapshot cannot be restored: fail with 176, or restart the command (default: fail)",
     )
     parser.add_argument(
-        "--max-attempts",
-        type=int,
-        metavar="N",
-        help="how often the task may be started or resumed before it has ended; then exit with 178 (default: no limit)",
-    )
-    parser.add_argument(
-        "--once",
-        action="store_true",
-        help="if the command has ended before, exit with its status instead of running it again",
-    )
-    parser.add_argument(
         "--adopt-orphans",
         action="store_true",
         help="processes that lose their parent, such as daemons, become the command's own, so that they are saved "
         "with it (a command that waits for all its children waits for them too)",
-    )
-    parser.add_argument(
-        "--key", help="what the snapshots are found by (default: from folder and command)"
     )
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- CMD ...", help="the command to run"
@@ -69,75 +80,74 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_supervision(parser: argparse.ArgumentParser) -> None:
     """Add the options of everything that looks after a task."""
     parser.add_argument(
+        "--events", metavar="FILE", help="append one JSON line a change of state to FILE"
+    )
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="say nothing on stderr but errors"
+    )
+    notices = parser.add_argument_group("notices")
+    notices.add_argument(
+        "--reclaim",
+        action="append",
+        metavar="SOURCE,...",
+        help="who gives notice: aws, gcp, azure, kubernetes, slurm, htcondor, file=PATH, command=CMD; SIGTERM, SIGUSR1 "
+        "and `snaplib notice` always do (default: auto, what is found here)",
+    )
+    notices.add_argument(
         "--window",
-        type=float,
+        type=above_zero("seconds"),
         metavar="SECONDS",
         help="how long after a notice the machine lasts, where the notice does not say (default: what this machine's "
         "cloud or scheduler usually leaves, else 120)",
     )
-    parser.add_argument(
-        "--reclaim",
-        action="append",
-        metavar="SOURCE,...",
-        help="who gives notice: aws, gcp, azure, kubernetes, slurm, htcondor, file=PATH, command=CMD; signals "
-        "always do (default: auto, what is found here)",
-    )
-    parser.add_argument(
-        "--tcp",
-        choices=("auto", "established", "close"),
-        default="auto",
-        help="what becomes of connected TCP sockets: auto keeps those that can live on where the task is restored and "
-        "resets the others, established keeps all or fails, close closes all (default: auto)",
-    )
-    add_files(parser)
-    parser.add_argument(
-        "--events", metavar="FILE", help="append one JSON line a change of state to FILE"
-    )
-    parser.add_argument(
-        "--exit-saved",
-        type=int,
-        default=EXIT_SAVED,
-        metavar="N",
-        help=f"the exit status for: saved, run me again (default: {EXIT_SAVED})",
-    )
-    parser.add_argument(
-        "--snapshot-every",
-        type=float,
-        metavar="SECONDS",
-        help="save the task so often while it runs on: so much is lost at most if the machine goes without notice, or "
-        "early (default: only where the plan finds the window too short)",
-    )
-    parser.add_argument(
+    notices.add_argument(
         "--priority",
         type=int,
         default=0,
         metavar="N",
         help="of the tasks of one node that must be saved at once, those of a higher one come first (default: 0)",
     )
-    parser.add_argument(
+    notices.add_argument(
+        "--exit-saved",
+        type=whole(0, 255),
+        default=EXIT_SAVED,
+        metavar="N",
+        help=f"the exit status for: saved, run me again (default: {EXIT_SAVED})",
+    )
+    saving = parser.add_argument_group("saving")
+    saving.add_argument(
+        "--snapshot-every",
+        type=above_zero("seconds"),
+        metavar="SECONDS",
+        help="save the task so often while it runs on: so much is lost at most if the machine goes without notice, or "
+        "early (default: only where the plan finds the window too short)",
+    )
+    saving.add_argument(
         "--max-overhead",
-        type=float,
+        type=zero_or_more("percent"),
         default=MAX_OVERHEAD_PERCENT,
         metavar="PERCENT",
         help="how much of one CPU copying ahead may take; 0 copies nothing ahead (default: "
         f"{MAX_OVERHEAD_PERCENT:g})",
     )
-    parser.add_argument(
-        "--keep", action="store_true", help="keep snapshots once the task has ended well"
+    saving.add_argument(
+        "--tcp",
+        choices=("auto", "established", "close"),
+        default="auto",
+        help="what becomes of connected TCP sockets: auto keeps those that can live on where the task is restored and "
+        "resets the others, established keeps all or fails, close resets all (default: auto)",
     )
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="say nothing on stderr but errors"
-    )
+    add_files(saving)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command to its end, or until it is saved."""
-    share_malloc_arena()
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError(
             "there is no command to run", hint="put it behind --: snaplib run -- CMD ..."
         )
+    share_malloc_arena()
     with EventLog(args.events, quiet=args.quiet) as log:
         supervisor = Supervisor(
             command,
@@ -164,13 +174,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_saver(args: argparse.Namespace) -> SaverFactory:
-    """Return how the task is copied ahead and saved, as the options say.
-
-    Raises:
-        UsageError: The overhead is negative.
-    """
-    if args.max_overhead < 0:
-        raise UsageError(f"an overhead of {args.max_overhead:g} percent is not possible")
+    """Return how the task is copied ahead and saved, as the options say."""
     return warm_saver(args.max_overhead) if args.max_overhead else FullDump
 
 
@@ -196,6 +200,9 @@ class EventLog:
 
     def __init__(self, path: str | None, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._path = path
+        #: Whether events could not be written, and whether the last one was so in part.
+        self._failed = self._cut = False
         self._file: TextIO | None = None
         if path:
             try:
@@ -212,22 +219,37 @@ class EventLog:
     def __exit__(self, *_exception: object) -> None:
         """Close the file."""
         if self._file:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def __call__(self, event: Event) -> None:
         """Tell one event."""
         if self._file:
-            self._file.write(json.dumps(event.to_json()) + "\n")
-            self._file.flush()
+            self._record(self._file, event)
         if not self._quiet:
             line = _for_people(event)
             if line:
-                try:
-                    message(line)
-                except OSError:
-                    # Whoever read our stderr went away; the task goes on.
-                    sys.stderr = None
-                    self._quiet = True
+                self._say(line)
+
+    def _record(self, file: TextIO, event: Event) -> None:
+        line = ("\n" if self._cut else "") + json.dumps(event.to_json()) + "\n"
+        try:
+            self._cut = os.write(file.fileno(), line.encode()) < len(line)
+        except OSError as error:
+            # The task must not pay for it; the next event may find room again.
+            if not self._failed:
+                self._failed = True
+                self._say(
+                    f"events cannot be written to {self._path}: {error.strerror}; the task goes on"
+                )
+
+    def _say(self, line: str) -> None:
+        try:
+            message(line)
+        except OSError:
+            # Whoever read our stderr went away; the task goes on.
+            sys.stderr = None
+            self._quiet = True
 
 
 def _for_people(event: Event) -> str:
@@ -308,6 +330,16 @@ def _for_people(event: Event) -> str:
             return (
                 "the task was killed, for want of memory perhaps, or by a scheduler or a person; "
                 + _after_kill(details["snapshot"])
+            )
+        case "end_not_noted":
+            return (
+                f"the store could not be told that the task has ended: {details['reason']}; remove its snapshots "
+                f"before the same command is run again: snaplib prune --key {shlex.quote(event.key)} --keep 0"
+            )
+        case "not_removed":
+            return (
+                f"the snapshots of the task could not be removed: {details['reason']}; they are of no use any more: "
+                f"snaplib prune --key {shlex.quote(event.key)} --keep 0"
             )
         case "restore_failed":
             return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from snaplib.cli.options import above_zero, add_task
 from snaplib.cli.output import human_bytes, message
-from snaplib.errors import UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -27,12 +27,10 @@ _AGES_S = (1, 5, 30, 120)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "pid", type=int, metavar="PID", help="the task: a process and its descendants"
-    )
+    add_task(parser)
     parser.add_argument(
         "--interval",
-        type=float,
+        type=above_zero("seconds"),
         default=1.0,
         metavar="SECONDS",
         dest="interval_s",
@@ -42,7 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--arm",
         choices=("all", "sample", "none"),
         default="sample",
-        help="see every write to memory, to an eighth of it (default), or first touches only",
+        help="which writes to memory to see: all, those to a sample of an eighth of it (default), or none, and first "
+        "touches only",
     )
     parser.add_argument("--record", metavar="FILE", help="also record the profiles in a trace")
     parser.add_argument(
@@ -50,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--duration",
-        type=float,
+        type=above_zero("seconds"),
         metavar="SECONDS",
         dest="duration_s",
         help="stop after so long (default: when the task ends)",
@@ -64,8 +63,6 @@ def run(args: argparse.Namespace) -> int:
     from snaplib.observe import Watch  # noqa: PLC0415
     from snaplib.task import Task  # noqa: PLC0415
 
-    if args.duration_s is not None and args.duration_s <= 0:
-        raise UsageError(f"a duration of {args.duration_s} s is no time")
     share_malloc_arena()
     release_code()
     deadline_s = None if args.duration_s is None else time.monotonic() + args.duration_s

@@ -54,19 +54,26 @@ class Entry:
 class Registry:
     """One run's place among the others of its node.
 
+    Nothing of it may cost a task: where the runtime folder is full the run goes without.
+
     Args:
         name: The run's name.
     """
 
     def __init__(self, name: str) -> None:
         self.folder = runtime_dir() / "node"
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
         self.name = name
         self._path = self.folder / f"{name}.run"
         self._descriptor = -1
 
     def put(self, entry: Entry) -> None:
         """Tell the others about this run, from now on or anew."""
+        with contextlib.suppress(OSError):
+            self._put(entry)
+
+    def _put(self, entry: Entry) -> None:
         while self._descriptor < 0:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -94,15 +101,20 @@ class Registry:
     def leave(self) -> None:
         """Tell that this run is over."""
         if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
 
     def take_turn(self) -> int:
         """Return a descriptor that holds the turn until it is closed; -1 if somebody has it."""
-        descriptor = os.open(
-            self.folder / "turn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        try:
+            descriptor = os.open(
+                self.folder / "turn.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError:
+            # No room for a lock: nobody has it, and no task may be lost for that.
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,8 +140,9 @@ class Registry:
         if seconds <= 0 or size_bytes <= 0:
             return
         path = self.folder / f".{_SPEED}.{os.getpid()}"
-        path.write_text(json.dumps({"bytes_per_s": size_bytes / seconds}))
-        path.rename(self.folder / _SPEED)
+        with contextlib.suppress(OSError):
+            path.write_text(json.dumps({"bytes_per_s": size_bytes / seconds}))
+            path.rename(self.folder / _SPEED)
 
 
 def _lives(path: Path) -> bool:

@@ -144,11 +144,12 @@ class Turn:
 
     def _rivals(self, now_s: float) -> list[Entry]:
         """Return those that are to be saved, and those that may be about to hear of it."""
-        found = []
+        # Itself in any case: its file may be missing where the runtime folder is full.
+        found = [self._entry]
         for one in self._registry.entries():
             if one.name == self._entry.name:
-                found.append(self._entry)
-            elif one.state == "running":
+                continue
+            if one.state == "running":
                 size_bytes = one.size_bytes or resident_bytes(one.pid)
                 found.append(attrs.evolve(one, end_s=self._entry.end_s, size_bytes=size_bytes))
             elif one.end_s > now_s:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from snaplib.errors import StoreError
+import contextlib
+
+from snaplib.errors import NoSuchSnapshot, StoreError
 from snaplib.reclaim import Watchers
 from snaplib.session import ExitStatus
 from snaplib.supervise.settings import Settings
@@ -41,12 +43,23 @@ def finish(
         )
         return status.shell_code
     machine.move(State.DONE, "ended", exit_code=status.exit_code, signal=status.signal)
-    store, key = settings.store, settings.key
-    store.mark_ended(key, status.exit_code, status.signal)
-    if status.exit_code == 0 and not settings.keep_snapshots:
-        for snapshot in store.snapshots(key):
-            store.remove(snapshot.id)
+    # The work is done, whatever the store says of it.
+    doing = "end_not_noted"
+    try:
+        settings.store.mark_ended(settings.key, status.exit_code, status.signal)
+        doing = "not_removed"
+        if status.exit_code == 0 and not settings.keep_snapshots:
+            _remove_snapshots(settings)
+    except StoreError as error:
+        machine.tell(doing, reason=str(error))
     return status.shell_code
+
+
+def _remove_snapshots(settings: Settings) -> None:
+    for snapshot in settings.store.snapshots(settings.key):
+        # Somebody else may be pruning.
+        with contextlib.suppress(NoSuchSnapshot):
+            settings.store.remove(snapshot.id)
 
 
 def _kept(settings: Settings) -> str | None:

@@ -165,7 +165,7 @@ def test_the_commands_tell_what_they_expect(
         (("forecast", "4194300"), 2, "no process"),
         (("replay", "/nonexistent"), 2, "no trace"),
         (("replay", __file__), 2, "is not a trace"),
-        (("calibrate", "--budget", "0"), 2, "no time"),
+        (("calibrate", "--budget", "0"), 2, "--budget: '0' is not a number of seconds"),
     ],
 )
 def test_bad_input_is_told_in_a_line(

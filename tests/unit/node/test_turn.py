@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,3 +149,16 @@ def test_a_tree_is_as_large_as_its_members() -> None:
         process.wait()
         process.stdout.close()
     assert resident_bytes(process.pid) == 0
+
+
+def test_without_room_for_files_nobody_waits(make: Maker, clock: Clock, tmp_path: Path) -> None:
+    """A runtime folder that is full costs no task."""
+    turn = make("a")
+    shutil.rmtree(tmp_path / "run/node")
+    (tmp_path / "run/node").write_text("in the way")
+    late = make("b")
+    for one in (turn, late):
+        one.noticed(clock.now_s + 30, 1 << 30, 5.0)
+        assert one.begin() is None
+        one.done(1 << 30, 4.0)
+        one.leave()
