@@ -1,21 +1,24 @@
 """Makes the small stores in tests/data/stores, which every later snaplib must read.
 
-``python -m tests.samplestore FOLDER [KEY]``, once for each new format; KEY is 64 hexadecimal digits and encrypts it.
+``python -m tests.samplestore FOLDER [KEY] [--blocks]``, once for each new format; KEY is 64 hexadecimal digits and
+encrypts it.  With ``--blocks`` the task was restored between the snapshots, and what had not changed found again.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from snaplib.store import PAGE_BYTES, PageLogOptions, Space, Store
+from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, Space, Store
 
 TASK, SHARED = Space(1, 7), Space(2, 99)
 OPTIONS = PageLogOptions(frame_bytes=2 * PAGE_BYTES, workers=1)
+#: Frames of two blocks.
+BLOCK_OPTIONS = PageLogOptions(codec="zstd", frame_bytes=32 * PAGE_BYTES, workers=1)
 
 
 def noise(number: int) -> bytes:
@@ -27,6 +30,11 @@ def noise(number: int) -> bytes:
 def text(number: int) -> bytes:
     """Return a page that does."""
     return (b"page %04d " % number * PAGE_BYTES)[:PAGE_BYTES]
+
+
+def mixed(number: int) -> bytes:
+    """Return a page of which a tenth does not."""
+    return noise(number)[: PAGE_BYTES // 10] + text(number)[PAGE_BYTES // 10 :]
 
 
 def feed(log: Any, data: bytes) -> None:
@@ -44,7 +52,31 @@ def feed(log: Any, data: bytes) -> None:
 FIRST = [noise(1), noise(2), text(3), text(4), bytes(PAGE_BYTES), bytes(PAGE_BYTES)]
 SECOND = [*FIRST[:3], text(5), *FIRST[4:]]
 MAPPED = [text(6)]
+#: The same where pages come again: four blocks, of which the second snapshot changes one, and what else there is.
+BLOCKS_FIRST = [*(mixed(100 + number) for number in range(64)), *FIRST]
+BLOCKS_SECOND = [*BLOCKS_FIRST[:20], mixed(7), *BLOCKS_FIRST[21:64], *SECOND]
 FILE, MORE = b"the beginning", b" and what came later"
+
+
+def contents(sample: str) -> tuple[list[bytes], list[bytes]]:
+    """Return the pages of the task in the two snapshots of a sample, given its name."""
+    return (BLOCKS_FIRST, BLOCKS_SECOND) if "blocks" in sample else (FIRST, SECOND)
+
+
+def copy(writer: Any, content: list[bytes]) -> None:
+    """Copy the pages of the task ahead."""
+    log = writer.pages
+    first = log.page_number(TASK, 0x400000)
+
+    def read(room: memoryview, some: Any) -> Any:
+        begin = int(some.begins[0]) - first
+        room[:] = b"".join(content[begin : begin + some.pages])
+        return some
+
+    copier = log.feed()
+    copier.gather(RunSet.of([first], [first + len(content)]), read, lambda: False)
+    log.take(copier)
+    log.release(copier)
 
 
 def put(writer: Any, content: list[bytes], known: list[bytes]) -> None:
@@ -63,15 +95,25 @@ def put(writer: Any, content: list[bytes], known: list[bytes]) -> None:
         writer.put_directory(Path(folder))
 
 
-def make(folder: str, key: str | None) -> None:
+def make(folder: str, key: str | None, *, blocks: bool) -> None:
     """Make a store with two snapshots, the second incremental to the first."""
     store = Store.open(folder, encryption_key=bytes.fromhex(key) if key else None)
-    writer = store.begin("a/key", OPTIONS)
-    put(writer, FIRST, [])
+    options = BLOCK_OPTIONS if blocks else OPTIONS
+    old, new = (BLOCKS_FIRST, BLOCKS_SECOND) if blocks else (FIRST, SECOND)
+    writer = store.begin("a/key", options)
+    if blocks:
+        copy(writer, old)
+    put(writer, old, old if blocks else [])
     writer.put_stream("file-1", io.BytesIO(FILE))
     first = writer.commit(task={"command": ["true"]}, extra={"parts": ["file-1"]})
-    with store.begin("a/key", OPTIONS, parent=writer.as_parent()) as second:
-        put(second, SECOND, FIRST)
+    with (
+        store.begin("a/key", options, find=True)
+        if blocks
+        else store.begin("a/key", options, parent=writer.as_parent())
+    ) as second:
+        if blocks:
+            copy(second, new)
+        put(second, new, new if blocks else old)
         parts = ["file-1"]
         if hasattr(second, "claim_objects"):
             (lent,) = second.claim_objects(first, lambda name: name == "file-1")
@@ -85,4 +127,9 @@ def make(folder: str, key: str | None) -> None:
 
 
 if __name__ == "__main__":
-    make(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("key", nargs="?")
+    parser.add_argument("--blocks", action="store_true")
+    arguments = parser.parse_args()
+    make(arguments.folder, arguments.key, blocks=arguments.blocks)

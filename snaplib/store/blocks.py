@@ -149,8 +149,8 @@ class BlockFinder:
             at = np.minimum(at, len(known) - 1)
             same = (known.digests[at] == digests).all(axis=1) & ~self._taken[at]
             # Of equal ones the first.
-            first = np.unique(at, return_index=True)[1]
-            found[first] = same[first]
+            those = np.flatnonzero(same)
+            found[those[np.unique(at[those], return_index=True)[1]]] = True
             self._taken[at[found]] = True
         return found, known.places[at[found]]
 

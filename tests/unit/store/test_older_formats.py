@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from snaplib.store import Store
-from tests.samplestore import FILE, FIRST, MAPPED, MORE, SECOND, SHARED, TASK, put
+from tests.samplestore import (
+    BLOCK_OPTIONS,
+    FILE,
+    FIRST,
+    MAPPED,
+    MORE,
+    SHARED,
+    TASK,
+    contents,
+    copy,
+    put,
+)
 
 STORES = Path(__file__).parents[2] / "data" / "stores"
 KEY = bytes.fromhex("42" * 32)
@@ -21,6 +32,12 @@ def sample(request, tmp_path):
     shutil.copytree(STORES / request.param, tmp_path / "store")
     key = KEY if request.param.endswith("encrypted") else None
     return Store.open(tmp_path / "store", create=False, encryption_key=key)
+
+
+@pytest.fixture
+def pages(request):
+    """What its two snapshots have of the task."""
+    return contents(request.node.callspec.params["sample"])
 
 
 def check(store, snapshot_id, pages, file, folder):
@@ -36,18 +53,19 @@ def check(store, snapshot_id, pages, file, folder):
             assert stream.read() == file
 
 
-def test_read(sample, tmp_path):
+def test_read(sample, pages, tmp_path):
     """Both snapshots are what they were, in whatever order they are removed."""
     second, first = sample.ids("a/key")
-    for number, (snapshot_id, pages, file) in enumerate(
-        [(first, FIRST, FILE), (second, SECOND, FILE + MORE)]
+    old, new = pages
+    for number, (snapshot_id, content, file) in enumerate(
+        [(first, old, FILE), (second, new, FILE + MORE)]
     ):
         (tmp_path / str(number)).mkdir()
-        check(sample, snapshot_id, pages, file, tmp_path / str(number))
+        check(sample, snapshot_id, content, file, tmp_path / str(number))
     assert sample.latest("a/key").id == second
     sample.remove(first)
     (tmp_path / "later").mkdir()
-    check(sample, second, SECOND, FILE + MORE, tmp_path / "later")
+    check(sample, second, new, FILE + MORE, tmp_path / "later")
 
 
 def test_go_on(sample, tmp_path):
@@ -61,3 +79,20 @@ def test_go_on(sample, tmp_path):
     (tmp_path / "new").mkdir()
     check(sample, new.id, FIRST, FILE, tmp_path / "new")
     assert {path.name for path in (tmp_path / "store" / "objects").iterdir()} == {new.id}
+
+
+def test_find_again(sample, pages, tmp_path):
+    """What is known of the pages of the newest snapshot by their content is found there, and not stored once more."""
+    second, new = sample.ids("a/key")[0], pages[1]
+    with sample.begin("a/key", BLOCK_OPTIONS, find=True) as writer:
+        copy(writer, new)
+        put(writer, new, new)
+        writer.put_stream("file-1", io.BytesIO(FILE))
+        later = writer.commit(extra={"parts": ["file-1"]})
+        found = writer.pages.found_pages
+    # Of the segment that is the first one's too little is needed.
+    has_blocks = "blocks" in sample.get(second).objects
+    assert (found, later.parent) == ((16, second) if has_blocks else (0, None))
+    sample.prune(keep=1)
+    (tmp_path / "later").mkdir()
+    check(sample, later.id, new, FILE, tmp_path / "later")

@@ -11,7 +11,7 @@ import pytest
 
 from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, Store
 from tests import secondreader
-from tests.samplestore import FILE, FIRST, MAPPED, MORE, SECOND, SHARED, TASK
+from tests.samplestore import FILE, MAPPED, MORE, SHARED, TASK, contents
 
 STORES = Path(__file__).parents[2] / "data" / "stores"
 SAMPLES = sorted(path.name for path in STORES.iterdir())
@@ -25,13 +25,22 @@ def test_the_samples(sample):
     manifests = reader.snapshots("a/key")
     assert len(manifests) == 2
     assert {one["format"] for one in manifests} <= {2, int(sample.split("-")[1])}
-    for manifest, pages, file in zip(manifests, (FIRST, SECOND), (FILE, FILE + MORE), strict=True):
+    both = zip(manifests, contents(sample), (FILE, FILE + MORE), strict=True)
+    for manifest, pages, file in both:
         expected = {(TASK.kind, TASK.id, 0x400000 + at * 4096): one for at, one in enumerate(pages)}
         expected[SHARED.kind, SHARED.id, 0] = MAPPED[0]
         assert reader.memory(manifest) == expected
         assert manifest["pages"] == len(expected)
         assert reader.images(manifest) == {"core-1.img": b"core"}
         assert reader.stream(manifest, manifest["extra"]["parts"]) == file
+        digests = reader.digests(manifest)
+        sequence = b"".join(reader.frame(manifest, frame) for frame in reader.index(manifest)[1])
+        for position, digest in digests:
+            block = sequence[position * 4096 : (position + 16) * 4096]
+            assert blake3.blake3(block).digest(24) == digest
+        # The second also has the one that changed, as it was: something else of that frame is needed.
+        assert len(digests) == (4 + (manifest is manifests[1]) if "blocks" in sample else 0)
+    assert [one["owner"] for one in manifests[1]["segments"]] == [one["id"] for one in manifests]
 
 
 def test_blocks(tmp_path):
