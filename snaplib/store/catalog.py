@@ -110,15 +110,22 @@ class Catalog:
         owners: set[str] = set()
         for snapshot in snapshots:
             if outlived is None or snapshot.id in outlived:
-                # What is left of it must not be taken for another key's.
-                note = names.object_name(snapshot.id, names.KEY)
-                with contextlib.suppress(FileExistsError):
-                    self._backend.put_new(note, _key_note(snapshot))
+                self._note_key(snapshot)
             self._backend.delete(names.manifest_name(snapshot.key, snapshot.id))
             # Its own folder, and those that were kept for it.
             owners |= {snapshot.id, *snapshot.owners}
         # Once, and only now that all manifests are gone.
-        references.collect(owners)
+        kept = references.collect(owners)
+        for snapshot in snapshots:
+            # Somebody may have claimed something of it since that was asked.
+            if snapshot.id in kept and outlived is not None and snapshot.id not in outlived:
+                self._note_key(snapshot)
+
+    def _note_key(self, snapshot: Snapshot) -> None:
+        """Note of what is left of a snapshot that it is of its key: it must not be taken for another's."""
+        note = names.object_name(snapshot.id, names.KEY)
+        with contextlib.suppress(FileExistsError):
+            self._backend.put_new(note, _key_note(snapshot))
 
     def _name_of(self, snapshot: Snapshot) -> str:
         """Return the name that a snapshot's manifest has where it is listed."""

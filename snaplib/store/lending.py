@@ -29,6 +29,8 @@ _LEAST_LIVE = 0.5
 def lent_by(reader: SnapshotReader) -> Parent | None:
     """Return what of a snapshot's pages can be found by their content; None if nothing can.
 
+    Segments that are lost are not lent.  What is in the others is not read again.
+
     Args:
         reader: Reads the snapshot.
 
@@ -46,7 +48,7 @@ def lent_by(reader: SnapshotReader) -> Parent | None:
         )
     sizes = np.array([segment.size_bytes for segment in snapshot.segments], np.float64)
     live = _live_bytes(index, len(sizes))
-    chosen = live >= _LEAST_LIVE * sizes
+    chosen = (live >= _LEAST_LIVE * sizes) & np.array(reader.segments_present(), np.bool_)
     # The next snapshot is to have room for some of its own.
     most = MOST_SEGMENTS // 2
     if int(chosen.sum()) > most:

@@ -4,6 +4,10 @@ A segment outlives the snapshot that wrote it for as long as a later one has pag
 an object that a later one has borrowed.  Who is going to refer to one claims it before looking
 whether its parent is still there; who removes a snapshot deletes its manifest before looking for
 claims.  So one of the two sees the other.
+
+A third may come between: somebody has looked for claims and not yet read the manifests, when a
+snapshot is claimed from and then removed.  They would see neither the one nor the other, so whoever
+finds that a manifest has gone meanwhile looks again.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from snaplib.store.backend import Backend
 
 __all__ = ["References", "manifest_names"]
+
+#: How often to look again while snapshots go; after that nobody knows what is referred to, this time.
+_MOST_LOOKS = 16
 
 
 def manifest_names(backend: Backend, folder: str = names.MANIFESTS) -> dict[str, str]:
@@ -65,11 +72,10 @@ class References:
             return True
         if snapshot_id not in self._used:
             # Anew as well: it may have been committed, referred to and removed since.
-            try:
-                self._used = self._find_used()
-            except (SnapshotDamaged, StoreTooNew):
-                # Nobody knows what that manifest refers to.
+            used = self._find_used()
+            if used is None:
                 return True
+            self._used = used
         if snapshot_id in self._used:
             self._partly.add(snapshot_id)
             return True
@@ -86,17 +92,22 @@ class References:
         Args:
             snapshot_ids: Those that do not count.
         """
-        try:
-            return set(self._find_used(snapshot_ids))
-        except (SnapshotDamaged, StoreTooNew):
-            return None
+        used = self._find_used(snapshot_ids)
+        return None if used is None else set(used)
 
-    def collect(self, snapshot_ids: Iterable[str]) -> None:
-        """Delete what is not needed of snapshots that have been removed."""
-        try:
-            used = self._find_used()
-        except (SnapshotDamaged, StoreTooNew):
-            return
+    def collect(self, snapshot_ids: Iterable[str]) -> set[str]:
+        """Delete what is not needed of snapshots that have been removed.
+
+        Args:
+            snapshot_ids: Their ids.
+
+        Returns:
+            Of which of them something stays.
+        """
+        snapshot_ids = set(snapshot_ids)
+        used = self._find_used()
+        if used is None:
+            return snapshot_ids
         manifests = manifest_names(self._backend)
         for snapshot_id in snapshot_ids:
             if snapshot_id in manifests:
@@ -107,30 +118,43 @@ class References:
             for name in list(self._backend.names(names.object_folder(snapshot_id))):
                 if name.rpartition("/")[2] not in {*used[snapshot_id], names.KEY}:
                     self._backend.delete(name)
+        return snapshot_ids & used.keys()
 
-    def _find_used(self, without: Collection[str] = ()) -> dict[str, set[str]]:
-        """Return the objects that snapshots refer to, or are going to, by their owners."""
-        # Claims first: one that is taken back meanwhile is in a manifest by then.
-        claims = self._claims()
-        manifests = manifest_names(self._backend)
+    def _find_used(self, without: Collection[str] = ()) -> dict[str, set[str]] | None:
+        """Return the objects that snapshots refer to, or are going to, by their owners; None if nobody knows."""
         used: dict[str, set[str]] = collections.defaultdict(set)
-        for claimer, claimed in claims.items():
-            if claimer not in manifests:
-                for owner, one in claimed:
-                    used[owner].add(one)
-        for snapshot_id, name in manifests.items():
-            if snapshot_id not in without:
-                for owner, one in self._referred_to(name):
-                    used[owner].add(one)
-        return dict(used)
+        manifests = manifest_names(self._backend)
+        for _ in range(_MOST_LOOKS):
+            before = manifests.keys()
+            try:
+                # Claims first: one that is taken back meanwhile is in a manifest by then.
+                claims = self._claims()
+                manifests = manifest_names(self._backend)
+                for claimer, claimed in claims.items():
+                    if claimer not in manifests:
+                        for owner, one in claimed:
+                            used[owner].add(one)
+                nothing_gone = before <= manifests.keys()
+                for snapshot_id in manifests.keys() - set(without):
+                    pairs = self._referred_to(manifests[snapshot_id])
+                    nothing_gone = nothing_gone and pairs is not None
+                    for owner, one in pairs or ():
+                        used[owner].add(one)
+            except (SnapshotDamaged, StoreTooNew):
+                # Nobody knows what that manifest refers to.
+                return None
+            if nothing_gone:
+                return dict(used)
+            # Who has claimed what one had that is gone now may not have been seen.
+        return None
 
-    def _referred_to(self, name: str) -> list[tuple[str, str]]:
-        """Return what a manifest names in its own folder and in others; it is read once."""
+    def _referred_to(self, name: str) -> list[tuple[str, str]] | None:
+        """Return what a manifest names in its own folder and in others, None if it is gone; it is read once."""
         if name not in self._read:
             try:
                 snapshot = Snapshot.from_json(self._backend.get(name), name)
             except FileNotFoundError:
-                return []
+                return None
             self._read[name] = [(one.owner, one.name) for one in snapshot.needed]
         return self._read[name]
 

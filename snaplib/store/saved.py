@@ -14,6 +14,7 @@ from snaplib.store.frames import LOCAL_THREADS, REMOTE_THREADS
 from snaplib.store.index_format import index_from_bytes
 from snaplib.store.manifest import StoredObject
 from snaplib.store.objectio import ObjectStream
+from snaplib.store.presence import present
 from snaplib.store.reader import PageLogReader
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ class SnapshotReader:
             return blocks_from_bytes(self._whole(names.BLOCKS), starts)
         except ValueError as error:
             raise SnapshotDamaged(f"{self._where(names.BLOCKS)}: {error}") from error
+
+    def segments_present(self) -> list[bool]:
+        """Return of each segment that the manifest names whether it is there, with all its bytes; they are not read."""
+        return present(self._backend, self.snapshot.segments)
 
     def _whole(self, name: str) -> bytes:
         """Return a small object, checked."""

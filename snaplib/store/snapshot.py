@@ -24,6 +24,7 @@ from snaplib.store.index_format import index_to_bytes
 from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
 from snaplib.store.objectio import HashingWriter
 from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
+from snaplib.store.presence import present
 from snaplib.store.runs import RunSet
 from snaplib.store.segments import SegmentWriter
 
@@ -366,10 +367,30 @@ class SnapshotWriter:
         self._waiting.append(self._aside.submit(self._segments.commit, used.tolist()))
         everything = self._all_segments()
         segments = tuple(everything[number] for number in used.tolist())
+        inherited = [segment for segment in segments if segment.owner != self.id]
+        self._waiting.append(self._aside.submit(self._check_inherited, inherited))
         for segment in segments:
             if segment.owner == self.id:
                 self._objects[segment.name] = StoredObject(segment.size_bytes)
         return index, segments
+
+    def _check_inherited(self, segments: list[Segment]) -> None:
+        """Make sure that what the manifest is going to name of earlier snapshots is there.
+
+        Raises:
+            StoreError: It is not, or nobody knows.
+        """
+        lost = [
+            segment
+            for segment, found in zip(segments, present(self._backend, segments), strict=True)
+            if not found
+        ]
+        if lost:
+            name = names.object_name(lost[0].owner, lost[0].name)
+            raise StoreError(
+                f"{name}, where an earlier snapshot has pages of the task, is missing or cut short",
+                hint="dump again: what is there no more is stored anew",
+            )
 
     def _all_segments(self) -> tuple[Segment, ...]:
         return self._inherited + tuple(

@@ -65,6 +65,7 @@ class Store:
         self._backend = backend
         self._clock = clock
         self._catalog = Catalog(backend)
+        self._distrusted: set[str] = set()
 
     @classmethod
     def open(
@@ -167,7 +168,8 @@ class Store:
             options: How to write pages.
             parent: What it may be incremental to: of an earlier snapshot of the same key, from
                 `SnapshotWriter.as_parent`.
-            find: Find pages in the newest snapshot of the key that are the same there, and do not store those again.
+            find: Find pages in the newest snapshot of the key that are the same there, and do not store those again;
+                not if it is distrusted.
 
         Raises:
             NoSuchSnapshot: The parent has been removed.
@@ -175,11 +177,20 @@ class Store:
         """
         self.sweep()
         existing = max(self._catalog.names(key), default=None)
-        if find and parent is None and existing is not None and (lent := self._lent(existing)):
+        if find and parent is None and existing is not None:
+            lent = self._lent(existing) if existing not in self._distrusted else None
             # If it is removed meanwhile, there is nothing to be found.
             with contextlib.suppress(NoSuchSnapshot):
                 return self._begun(key, options, existing, lent)
         return self._begun(key, options, existing, parent)
+
+    def distrust(self, snapshot_id: str) -> None:
+        """Let no snapshot that is begun from now on have pages of one that could not be restored.
+
+        Args:
+            snapshot_id: That one's id.
+        """
+        self._distrusted.add(snapshot_id)
 
     def _begun(
         self, key: str, options: PageLogOptions | None, after: str | None, parent: Parent | None

@@ -160,6 +160,8 @@ class Beginning:
             state = State.STARTING if restart else State.FAILED
             machine.move(state, "restore_failed", snapshot=snapshot.id, reason=str(error))
             if restart:
+                # Whatever is wrong with it is not to be part of the next one.
+                settings.store.distrust(snapshot.id)
                 return None
             raise
         machine.move(

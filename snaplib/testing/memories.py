@@ -38,6 +38,7 @@ class SampleMemory:
         store: Where they go.
         pages: How many pages it has.
         options: How they are written.
+        find: Whether pages are found in the newest snapshot, as those of a task that was restored from it.
 
     Attributes:
         content: What each page holds, as a number for `page`.
@@ -46,13 +47,20 @@ class SampleMemory:
         options: How its pages are written.
     """
 
-    def __init__(self, store: Store, pages: int = 24, options: PageLogOptions = SMALL) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pages: int = 24,
+        options: PageLogOptions = SMALL,
+        *,
+        find: bool = False,
+    ) -> None:
         self.store = store
         self.content = {number: number for number in range(pages)}
         self.changed = set(self.content)
         self.version = 1000
         self.options = options
-        self.writer = store.begin("key", options)
+        self.writer = store.begin("key", options, find=find)
 
     def write(self, numbers: Iterable[int]) -> None:
         """Change pages."""
@@ -65,12 +73,21 @@ class SampleMemory:
         """Copy what has changed, as a round of a warm copy does."""
         log, copier = self.writer.pages, self.writer.pages.feed()
         self._forget()
-        for one in sorted(self.changed & self.content.keys()):
-            copier.run(self.number(one), 1)
-            copier.reserve(PAGE_BYTES)[:] = page(self.content[one]).tobytes()
-            copier.filled(PAGE_BYTES)
+        first = self.number(0)
+
+        def read(room: memoryview, some: RunSet) -> RunSet:
+            numbers = [
+                number - first
+                for begin, end in zip(some.begins.tolist(), some.ends.tolist(), strict=True)
+                for number in range(begin, end)
+            ]
+            room[:] = b"".join(page(self.content[one]).tobytes() for one in numbers)
+            return some
+
+        wanted = [first + one for one in sorted(self.changed & self.content.keys())]
+        copier.gather(RunSet.from_pages(wanted), read, lambda: False)
         log.take(copier)
-        copier.close()
+        log.release(copier)
         log.drain()
         self.changed.clear()
 

@@ -13,12 +13,15 @@ import pytest
 from obstore.store import MemoryStore
 
 from snaplib.errors import NotAStore
-from snaplib.store import Store
+from snaplib.store import PAGE_BYTES, PageLogOptions, Store
 from snaplib.store.remote import objects
 from snaplib.store.remote.backend import RemoteBackend
 from snaplib.testing.bucketloss import RecordedBucket
 from snaplib.testing.memories import SampleMemory, check
 from snaplib.testing.powerloss import LOSSES, RecordedDisk
+
+#: Frames of two blocks.
+BLOCK_OPTIONS = PageLogOptions(frame_bytes=32 * PAGE_BYTES, codec="none", workers=1)
 
 
 @attrs.define
@@ -39,11 +42,7 @@ def live(url_or_backend, moments):
         url_or_backend: Where.
         moments: Tells how many operations there have been.
     """
-    store = (
-        Store.open(url_or_backend)
-        if isinstance(url_or_backend, Path)
-        else Store.over(url_or_backend, create=True)
-    )
+    store = opened(url_or_backend)
     stories = {}
     memory = SampleMemory(store, pages=20)
     for _ in range(2):
@@ -64,11 +63,44 @@ def live(url_or_backend, moments):
         memory.writer = store.begin("key", memory.options, parent=memory.writer.as_parent())
         memory.write([3])
     memory.writer.abort()
+    prune(store, stories, moments)
+    return stories
+
+
+def come_again(url_or_backend, moments):
+    """Copy a task ahead and dump it, copy what was restored of it ahead and dump it again, and prune.
+
+    All of the second snapshot's pages but what has changed are in the first: found there by their content.
+    """
+    store = opened(url_or_backend)
+    stories = {}
+    for changed in ([], [37]):
+        memory = SampleMemory(store, 40, BLOCK_OPTIONS, find=True)
+        memory.write(changed)
+        memory.copy_ahead()
+        memory.declare()
+        begun = len(moments)
+        snapshot = memory.writer.commit()
+        stories[snapshot.id] = Story(dict(memory.content), begun, len(moments))
+        assert "blocks" in snapshot.objects
+    assert [one.owner for one in snapshot.segments] == [min(stories), max(stories)]
+    prune(store, stories, moments)
+    return stories
+
+
+def opened(url_or_backend):
+    """The new store of a story."""
+    if isinstance(url_or_backend, Path):
+        return Store.open(url_or_backend)
+    return Store.over(url_or_backend, create=True)
+
+
+def prune(store, stories, moments):
+    """Remove the first of two snapshots."""
     old = stories[min(stories)]
     old.going = len(moments)
     assert [one.id for one in store.prune(keep=1)] == [min(stories)]
     old.gone = len(moments)
-    return stories
 
 
 def judge(store, stories, moment, *, tidied):
@@ -107,6 +139,11 @@ def judge(store, stories, moment, *, tidied):
     return found
 
 
+def since(story, stories):
+    """From which moment on a story has something new."""
+    return 0 if story is live else min(one.begun for one in stories.values())
+
+
 def fresh_folder():
     """A folder in memory where that is possible: thousands of files are about to be made."""
     shared = Path("/dev/shm")
@@ -114,14 +151,15 @@ def fresh_folder():
 
 
 @pytest.mark.slow
-def test_a_disk_whenever_the_power_goes():
+@pytest.mark.parametrize("story", [live, come_again])
+def test_a_disk_whenever_the_power_goes(story):
     """After every operation, whatever became of what was not synced."""
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(fresh_folder()))
         with RecordedDisk(root) as disk:
-            stories = live(root, disk)
+            stories = story(root, disk)
         seen, outcomes = set(), set()
-        for moment in range(len(disk) + 1):
+        for moment in range(since(story, stories), len(disk) + 1):
             for loss in LOSSES:
                 left = disk.after(moment, loss)
                 state = frozenset(left.items())
@@ -159,14 +197,15 @@ def test_syncing_is_what_saves_it():
 
 
 @pytest.mark.slow
-def test_a_bucket_whenever_the_machine_goes(monkeypatch):
+@pytest.mark.parametrize("story", [live, come_again])
+def test_a_bucket_whenever_the_machine_goes(story, monkeypatch):
     """Between any two requests, and within those that delete several objects."""
     # Such that segments go in parts.
     monkeypatch.setattr(objects, "PART_BYTES", 16 << 10)
     with RecordedBucket() as bucket:
-        stories = live(RemoteBackend("memory://x", MemoryStore()), bucket)
+        stories = story(RemoteBackend("memory://x", MemoryStore()), bucket)
     outcomes = set()
-    for moment in range(len(bucket) + 1):
+    for moment in range(since(story, stories), len(bucket) + 1):
         for left in bucket.after(moment):
             target = MemoryStore()
             for name, content in left.items():
