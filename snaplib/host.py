@@ -20,6 +20,7 @@ from snaplib.errors import HostUnfit, SnaplibError
 from snaplib.kernel.probe import Feature, probe_kernel
 from snaplib.kernel.procfs import ProcFs
 from snaplib.runtime import runtime_dir
+from snaplib.scratch import scratch_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,8 +197,7 @@ def _runtime_folder() -> Feature:
 
 
 def _scratch_folder() -> Feature:
-    named = Path(os.environ.get("SNAPLIB_SCRATCH_DIR", "/var/tmp"))
-    return _folder(named, "name a folder with space in $SNAPLIB_SCRATCH_DIR")
+    return _folder(scratch_base(), "name a folder with space in $SNAPLIB_SCRATCH_DIR")
 
 
 def _folder(path: Path, remedy: str) -> Feature:

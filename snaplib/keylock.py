@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
 from snaplib.errors import KeyBusy, UsageError
+from snaplib.lockedfile import open_locked
 from snaplib.runtime import runtime_dir
 
 __all__ = ["KeyLock"]
@@ -30,20 +32,20 @@ class KeyLock:
 
     def __enter__(self) -> None:
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = open_locked(self._path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise KeyBusy(
+                f"another snaplib looks after {self._key} already",
+                hint="wait for it, or give this run another --key",
+            ) from error
         except OSError as error:
             raise UsageError(
                 f"the lock {self._path} cannot be made: {error.strerror}",
                 hint="make room there, or name another folder in $SNAPLIB_RUNTIME_DIR",
             ) from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise KeyBusy(
-                f"another snaplib looks after {self._key} already",
-                hint="wait for it, or give this run another --key",
-            ) from error
 
     def __exit__(self, *_exception: object) -> None:
+        # While it is locked: whoever waits for it looks whether it is still there.
+        with contextlib.suppress(OSError):
+            self._path.unlink()
         os.close(self._descriptor)

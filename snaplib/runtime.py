@@ -2,22 +2,19 @@
 
 The folder is ``$SNAPLIB_RUNTIME_DIR``, else ``/run/snaplib`` for root and ``$XDG_RUNTIME_DIR/snaplib`` (else
 ``/tmp/snaplib-UID``) for anybody else.  It is 0700: a control socket in it gives power over a task.
-Scratch space for CRIU's images, on a restore a task's whole memory where they are not in memory, is elsewhere:
-``$SNAPLIB_SCRATCH_DIR``, else ``/var/tmp``, because ``/run`` is often a small tmpfs.  What is made once and kept
-(compiled programs) is in ``$SNAPLIB_CACHE_DIR``, else ``$XDG_CACHE_HOME/snaplib``, else ``~/.cache/snaplib``.
+Scratch space for CRIU's images is elsewhere, see `snaplib.scratch`.  What is made once and kept (compiled programs) is
+in ``$SNAPLIB_CACHE_DIR``, else ``$XDG_CACHE_HOME/snaplib``, else ``~/.cache/snaplib``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from snaplib.errors import UsageError
 
-__all__ = ["cache_dir", "runtime_dir", "scratch_dir", "state_dir"]
+__all__ = ["cache_dir", "runtime_dir", "state_dir"]
 
 
 def runtime_dir() -> Path:
@@ -86,27 +83,3 @@ def _ours_alone(path: Path, kind: str, variable: str) -> Path:
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
         raise UsageError(f"the {kind} folder {path} is not only ours to write", hint=hint)
     return path
-
-
-@contextlib.contextmanager
-def scratch_dir(prefix: str) -> Iterator[Path]:
-    """Give a new 0700 folder for a dump's or a restore's files, removed at the end.
-
-    Args:
-        prefix: What it is for; becomes part of its name.
-    """
-    import shutil  # noqa: PLC0415  a MB with what they import, for dumps and restores only
-    import tempfile  # noqa: PLC0415
-
-    base = os.environ.get("SNAPLIB_SCRATCH_DIR", "/var/tmp")
-    try:
-        path = Path(tempfile.mkdtemp(prefix=f"snaplib-{prefix}-", dir=base))
-    except OSError as error:
-        raise UsageError(
-            f"no scratch folder can be made in {base}: {error.strerror}",
-            hint="name another one in $SNAPLIB_SCRATCH_DIR",
-        ) from error
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

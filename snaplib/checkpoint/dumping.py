@@ -34,7 +34,7 @@ from snaplib.errors import (
 from snaplib.forecasting import Forecast, StrategyForecast
 from snaplib.kernel.interfaces import is_up
 from snaplib.planning import Plan
-from snaplib.runtime import scratch_dir
+from snaplib.scratch import scratch_dir
 from snaplib.store import PageLogOptions, Snapshot, Store
 from snaplib.task import Task
 from snaplib.track import CannotTrack

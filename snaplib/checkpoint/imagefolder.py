@@ -19,7 +19,7 @@ import numpy.typing as npt
 from snaplib.checkpoint.memoryimages import LeftOut, NoRoomForImages, write_images
 from snaplib.kernel.headroom import memory_headroom_bytes
 from snaplib.kernel.memoryfolder import open_memory_folder
-from snaplib.runtime import scratch_dir
+from snaplib.scratch import scratch_dir
 from snaplib.store import PAGE_BYTES, SnapshotReader
 from snaplib.store.index import RUN
 

@@ -28,7 +28,7 @@ from snaplib.checkpoint.written import roll_back
 from snaplib.criu import Criu, find_criu
 from snaplib.criu.images import fillable_ranges, lazy_ranges
 from snaplib.errors import RestoreFailed, RootRequired, SnaplibError, UsageError
-from snaplib.runtime import scratch_dir
+from snaplib.scratch import scratch_dir
 from snaplib.session import Session
 from snaplib.store import PageLogReader, Snapshot, SnapshotReader, Store
 from snaplib.task import Task
@@ -164,20 +164,16 @@ class _Restore:
         return ()
 
     def lazily(self) -> Task:
-        # The folder is the helper's once it has its order: it outlives us.
-        with contextlib.ExitStack() as on_error:
-            images = on_error.enter_context(scratch_dir("restore"))
+        with scratch_dir("restore") as images:
             helper = LazyHelper(self.store, lambda served: self.report("fetching", served))
             try:
-                task = self._with_helper(helper, images)
+                return self._with_helper(helper, images)
             except BaseException as error:
                 # Where it has failed, CRIU only saw it go away.
                 failure = helper.give_up()
                 if failure and isinstance(error, SnaplibError):
                     raise RestoreFailed(failure, hint="the snapshot is as it was") from error
                 raise
-            on_error.pop_all()
-        return task
 
     def _with_helper(self, helper: LazyHelper, images: Path) -> Task:
         self.report("reading", 0)

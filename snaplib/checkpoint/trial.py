@@ -13,7 +13,7 @@ import attrs
 from snaplib.checkpoint.dumping import dump
 from snaplib.checkpoint.restoring import restore
 from snaplib.errors import SnaplibError
-from snaplib.runtime import scratch_dir
+from snaplib.scratch import scratch_dir
 from snaplib.store import Store
 from snaplib.task import Task
 

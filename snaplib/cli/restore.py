@@ -13,6 +13,7 @@ from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signal
 from snaplib.errors import NoSuchSnapshot, UsageError
 from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
+from snaplib.scratch import sweep_scratch
 from snaplib.store import Snapshot, Store
 from snaplib.supervise import Supervisor
 
@@ -61,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore, and unless detached look after the task as ``snaplib run`` does."""
     _check(args)
+    sweep_scratch()
     store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)
     if args.detach:

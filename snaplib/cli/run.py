@@ -19,6 +19,7 @@ from snaplib.errors import EXIT_SAVED, UsageError
 from snaplib.event import Event
 from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
+from snaplib.scratch import sweep_scratch
 from snaplib.store import Store
 from snaplib.supervise import (
     MAX_OVERHEAD_PERCENT,
@@ -148,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
             "there is no command to run", hint="put it behind --: snaplib run -- CMD ..."
         )
     share_malloc_arena()
+    sweep_scratch()
     with EventLog(args.events, quiet=args.quiet) as log:
         supervisor = Supervisor(
             command,

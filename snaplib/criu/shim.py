@@ -12,7 +12,6 @@ import platform
 import shutil
 import stat
 import subprocess
-import tempfile
 from pathlib import Path
 
 import attrs
@@ -21,6 +20,7 @@ import blake3
 from snaplib.criu.binary import Criu
 from snaplib.errors import ShimUnusable, UsageError
 from snaplib.runtime import cache_dir
+from snaplib.scratch import scratch_dir
 
 __all__ = ["Shim", "install_shim", "prepare_shim"]
 
@@ -119,29 +119,26 @@ def _build(path: Path) -> None:
             "the preload library for CRIU is not built, and there is no C compiler",
             hint="run tools/setup, or apt-get install gcc libc6-dev",
         )
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".softdirty-", suffix=".so")
-    os.close(descriptor)
-    new = Path(name)
     try:
-        done = subprocess.run(
-            [compiler, *_OPTIONS, "-o", name, str(_SOURCE)],
-            capture_output=True,
-            text=True,
-            timeout=_BUILD_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise ShimUnusable(
-                f"{compiler} cannot build the preload library for CRIU: {said[0]}",
-                hint="apt-get install gcc libc6-dev",
+        with scratch_dir("build", path.parent) as folder:
+            new = folder / path.name
+            done = subprocess.run(
+                [compiler, *_OPTIONS, "-o", str(new), str(_SOURCE)],
+                capture_output=True,
+                text=True,
+                timeout=_BUILD_TIMEOUT_S,
+                check=False,
             )
-        new.chmod(0o755)
-        new.replace(path)
-    except (OSError, subprocess.TimeoutExpired) as error:
+            if done.returncode:
+                said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+                raise ShimUnusable(
+                    f"{compiler} cannot build the preload library for CRIU: {said[0]}",
+                    hint="apt-get install gcc libc6-dev",
+                )
+            new.chmod(0o755)
+            new.replace(path)
+    except (UsageError, OSError, subprocess.TimeoutExpired) as error:
         raise ShimUnusable(f"the preload library for CRIU cannot be built: {error}") from error
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def install_shim(criu_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from snaplib.lockedfile import open_locked
 from snaplib.runtime import runtime_dir
 
 __all__ = ["Entry", "Registry"]
@@ -74,14 +75,8 @@ class Registry:
             self._put(entry)
 
     def _put(self, entry: Entry) -> None:
-        while self._descriptor < 0:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            # Somebody may have taken it for a dead run's before it was locked.
-            if _is_at(descriptor, self._path):
-                self._descriptor = descriptor
-            else:
-                os.close(descriptor)
+        if self._descriptor < 0:
+            self._descriptor = open_locked(self._path, fcntl.LOCK_SH)
         data = json.dumps(attrs.asdict(entry)).encode()
         # One write of less than a page: whoever reads has the old or the new, or a tail that he passes over.
         os.pwrite(self._descriptor, data.ljust(1024) + b"\n", 0)
@@ -141,6 +136,10 @@ class Registry:
             return
         path = self.folder / f".{_SPEED}.{os.getpid()}"
         with contextlib.suppress(OSError):
+            for left in self.folder.glob(f".{_SPEED}.*"):
+                left.unlink(
+                    missing_ok=True
+                )  # whoever wrote it was killed, or has just been overtaken
             path.write_text(json.dumps({"bytes_per_s": size_bytes / seconds}))
             path.rename(self.folder / _SPEED)
 
@@ -154,11 +153,3 @@ def _lives(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        there, ours = path.stat(), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

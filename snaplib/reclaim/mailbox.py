@@ -8,7 +8,6 @@ notice is taken back.  Only we can enter the folder.  There is no daemon: whoeve
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -20,9 +19,10 @@ from typing import Any, Self
 import attrs
 
 from snaplib.event import Event
+from snaplib.lockedfile import open_locked
 from snaplib.runtime import runtime_dir
 
-__all__ = ["CARD_BYTES", "Card", "Mailbox", "is_at", "mailboxes", "notice_end_s"]
+__all__ = ["CARD_BYTES", "Card", "Mailbox", "mailboxes", "notice_end_s"]
 
 #: What a run tells of itself, in one write.
 CARD_BYTES = 8192
@@ -116,14 +116,7 @@ class Mailbox:
         # What was told a supervisor that was killed counts for the one that takes over, while there is time.
         if end_s is not None and not self._clock() < end_s < math.inf:
             self.notice_path.unlink(missing_ok=True)
-        while self._descriptor < 0:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Somebody may have taken it for a dead run's before it was locked.
-            if is_at(descriptor, self._path):
-                self._descriptor = descriptor
-            else:
-                os.close(descriptor)
+        self._descriptor = open_locked(self._path)
 
     def tell(self, event: Event) -> None:
         """Hear an event, and pass on what of it is for those who gave notice."""
@@ -176,12 +169,3 @@ def notice_end_s(path: Path) -> float | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         return math.inf
-
-
-def is_at(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is the one that is at a path."""
-    try:
-        there, ours = path.stat(), os.fstat(descriptor)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

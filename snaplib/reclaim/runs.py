@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from snaplib.reclaim.mailbox import CARD_BYTES, Card, is_at, mailboxes, notice_end_s
+from snaplib.lockedfile import is_at
+from snaplib.reclaim.mailbox import CARD_BYTES, Card, mailboxes, notice_end_s
 
 __all__ = ["Run", "runs_here"]
 

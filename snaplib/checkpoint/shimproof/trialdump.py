@@ -24,7 +24,7 @@ from snaplib.criu import (
 )
 from snaplib.criu.pagemap import PAGE_BYTES
 from snaplib.errors import ShimUnusable
-from snaplib.runtime import scratch_dir
+from snaplib.scratch import scratch_dir
 from snaplib.store import Space
 
 __all__ = ["DEADLINE_S", "Received", "page_addresses", "trial_dump"]

@@ -24,6 +24,7 @@ from snaplib.errors import UsageError
 from snaplib.kernel.bpf.bcc import BCC_FOLDER, installed_version
 from snaplib.kernel.bpf.btf import KERNEL_BTF
 from snaplib.kernel.bpf.bytecode import Bytecode
+from snaplib.scratch import scratch_dir
 
 __all__ = ["BpfUnavailable", "BytecodeCache", "cache_dir", "source_dir"]
 
@@ -128,11 +129,9 @@ class BytecodeCache:
         return self._kernel
 
     def _compile(self, names: Sequence[str], targets: dict[str, Path]) -> dict[str, Bytecode]:
-        import tempfile  # noqa: PLC0415  needed once for a kernel
-
         found: dict[str, Bytecode] = {}
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="compile-") as scratch:
-            command = [sys.executable, "-m", "snaplib.kernel.bpf.compiler", scratch]
+        with scratch_dir("compile", self.folder) as scratch:
+            command = [sys.executable, "-m", "snaplib.kernel.bpf.compiler", os.fspath(scratch)]
             command += [os.fspath(self.sources / f"{name}.c") for name in names]
             environment = dict(os.environ)
             # The package may be on a path that only this process knows.
@@ -154,7 +153,7 @@ class BytecodeCache:
             if result.returncode != 0:
                 raise BpfUnavailable(_failure(result))
             for name in names:
-                compiled = Path(scratch, f"{name}.json")
+                compiled = scratch / f"{name}.json"
                 bytecode = _read(compiled)
                 if bytecode is None:
                     raise BpfUnavailable(f"bcc made nothing of {name}.c")
