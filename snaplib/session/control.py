@@ -77,7 +77,9 @@ class Control:
             try:
                 self._channel.settimeout(timeout_s)
                 sent = socket.send_fds(self._channel, [message], list(fds))
-                self._channel.sendall(message[sent:])
+                # Whoever has all of it may have ended by now, and answered before.
+                if sent < len(message):
+                    self._channel.sendall(message[sent:])
             except OSError as error:
                 raise TaskEnded("the session has ended") from error
             return self.receive()
