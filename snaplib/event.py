@@ -14,7 +14,8 @@ class Event:
     """A change of state.
 
     Attributes:
-        name: What happened, such as ``started``, ``notice`` or ``saved``; all are in "Running a task" of the manual.
+        name: What happened, such as ``started``, ``notice`` or ``saved``; all are in "Running a task" of the manual,
+            and in what order they come.
         time_s: When, in seconds since the epoch.
         key: The supervisor's key.
         details: Numbers and names that belong to it; JSON types.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from snaplib.checkpoint.netlock import (
     remove_old_locks,
 )
 from snaplib.checkpoint.noting import promise_json
+from snaplib.checkpoint.opening import LateSink
 from snaplib.checkpoint.order import DumpOrder
 from snaplib.checkpoint.pageserver import PageServer
 from snaplib.checkpoint.tracked import TrackedDump
@@ -46,14 +48,14 @@ class Attempt:
 
     Attributes:
         order: What is wanted.
-        writer: The snapshot that is to come of it.
+        coming: The snapshot that is to come of it, which may still be being begun.
         images: An empty folder for CRIU's images.
         tracked: What was copied ahead.
         full_because: Why it does not build upon what was copied ahead.
     """
 
     order: DumpOrder
-    writer: SnapshotWriter
+    coming: Future[SnapshotWriter]
     images: Path
     tracked: TrackedDump | None = None
     full_because: str = ""
@@ -67,6 +69,11 @@ class Attempt:
     _server: PageServer = attrs.field(init=False)
     _swrk: Swrk = attrs.field(init=False)
     _watchdog: Watchdog = attrs.field(init=False)
+
+    @property
+    def writer(self) -> SnapshotWriter:
+        """The snapshot that is to come of it; waits until it is begun."""
+        return self.coming.result()
 
     @property
     def page_server(self) -> PageServer:
@@ -88,15 +95,18 @@ class Attempt:
         """Run CRIU and commit the snapshot."""
         order, tracked = self.order, self.tracked
         session = order.task.session
+        if order.leave_running:
+            # A task that is to work on does not stand still for what can be done before.
+            self.coming.result()
         with contextlib.ExitStack() as stack:
             self._server = PageServer(
-                tracked.sink if tracked else self.writer.pages,
+                tracked.sink if tracked else LateSink(self.coming),
                 has_parent=tracked is not None and tracked.leaves_out,
             )
             stack.callback(self._server.close)
             self._server.start()
             page_fd = self._server.criu_end.fileno()
-            self._findings = Findings.begin(order, self.writer)
+            self._findings = Findings.begin(order, self.coming)
             stack.callback(self._findings.close)
             enter = session.enter_prefix() if session else []
             self._swrk = Swrk(

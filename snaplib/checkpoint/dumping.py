@@ -6,6 +6,7 @@ left, everything is.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Collection
@@ -19,6 +20,7 @@ from snaplib.checkpoint.deadline import Deadline
 from snaplib.checkpoint.filekeeper import FILE_MODES
 from snaplib.checkpoint.lazy import wait_for_memory
 from snaplib.checkpoint.noting import Stopwatch, measure_work, note, promise_from, promise_of
+from snaplib.checkpoint.opening import Opening
 from snaplib.checkpoint.order import DumpOrder, Progress
 from snaplib.checkpoint.preflight import preflight
 from snaplib.checkpoint.tracked import TrackedDump
@@ -183,8 +185,9 @@ def _taken(
             # The task runs on, and there is time: take everything.
             reason = str(error)
             order.progress("full", 0)
-    with order.store.begin(key, options, find=True) as writer, scratch_dir("dump") as images:
-        taken = Attempt(order, writer, images, full_because=reason)
+    begin = functools.partial(order.store.begin, key, options, find=True)
+    with Opening(begin) as opening, scratch_dir("dump") as images:
+        taken = Attempt(order, opening.coming, images, full_because=reason)
         taken.take()
     return taken
 
@@ -194,7 +197,7 @@ def _tracked(warm: WarmCopy, order: DumpOrder) -> Attempt:
     try:
         tracked = TrackedDump.prepare(warm, order.criu)
         with scratch_dir("dump") as images:
-            taken = Attempt(order, tracked.writer, images, tracked)
+            taken = Attempt(order, tracked.coming, images, tracked)
             taken.take()
     except (DeadlineExceeded, StoreUnreachable):
         warm.failed()

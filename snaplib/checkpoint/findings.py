@@ -32,7 +32,7 @@ class Findings:
 
     Attributes:
         order: What is wanted of the dump.
-        writer: The snapshot.
+        coming: The snapshot, which may still be being begun.
         files_before: What is in the store of the task's files; None where that is of no use.
         description: What the manifest says of the task, its host and its streams.
         members: Its processes.
@@ -40,7 +40,7 @@ class Findings:
     """
 
     order: DumpOrder
-    writer: SnapshotWriter
+    coming: Future[SnapshotWriter]
     files_before: Future[FilesBefore] | None = None
     description: dict[str, Any] = attrs.field(factory=dict, init=False)
     members: tuple[Member, ...] = attrs.field(default=(), init=False)
@@ -49,20 +49,20 @@ class Findings:
     _written: list[WrittenFile] = attrs.field(factory=list, init=False)
 
     @classmethod
-    def begin(cls, order: DumpOrder, writer: SnapshotWriter) -> Findings:
+    def begin(cls, order: DumpOrder, coming: Future[SnapshotWriter]) -> Findings:
         """Get ready while the task still runs.
 
         Args:
             order: What is wanted.
-            writer: The snapshot.
+            coming: The snapshot.
         """
         if order.files != "capture" and not order.capture:
-            return cls(order, writer)
+            return cls(order, coming)
         # In a thread: the store may take its time, and the freeze is not to wait for it.
         pool = ThreadPoolExecutor(1, "snaplib-claim")
-        claimed = pool.submit(FilesBefore.claimed, order.store, writer)
+        claimed = pool.submit(lambda: FilesBefore.claimed(order.store, coming.result()))
         pool.shutdown(wait=False)
-        return cls(order, writer, claimed)
+        return cls(order, coming, claimed)
 
     def close(self) -> None:
         """Wait for what is still being found out."""
@@ -88,12 +88,13 @@ class Findings:
             StoreError: Something could not be stored, or the store does not answer.
         """
         order, session = self.order, self.order.task.session
+        writer = self.coming.result()
         if session:
             drain_s = min(_DRAIN_MAX_S, order.deadline.seconds * _DRAIN_SHARE)
             backlog, streams = session.drain(drain_s)
-            self.description["streams"] = write_streams(self.writer, backlog, streams)
+            self.description["streams"] = write_streams(writer, backlog, streams)
         self._kept_files = keep_files(
-            self.writer,
+            writer,
             [member.pid for member in self.members],
             order.files,
             named=order.capture,

@@ -9,6 +9,7 @@ have not changed it leaves them out, and elsewhere it sends them and they are th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ class TrackedSink:
     """Declares what CRIU speaks of, and keeps of what it sends what the log does not have.
 
     Args:
-        log: The page log.
+        coming: The snapshot whose page log that is; there before the first page is.
     """
 
-    def __init__(self, log: PageLogWriter) -> None:
-        self._log = log
+    def __init__(self, coming: Future[SnapshotWriter]) -> None:
+        self._coming = coming
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         #: The parts of a run that are to come, the next one last: its arguments, and whether the log
         #: has it.
@@ -48,6 +49,10 @@ class TrackedSink:
         self.final: FinalCopy | None = None
         #: Pages that came and were kept.
         self.kept_pages = 0
+
+    @property
+    def _log(self) -> PageLogWriter:
+        return self._coming.result().pages
 
     def run(self, space: Space, vaddr: int, pages: int, flags: int) -> None:
         """Declare where the next ``pages`` pages belong."""
@@ -92,7 +97,7 @@ class TrackedDump:
 
     Attributes:
         warm: The copies.
-        writer: The snapshot they are of.
+        coming: The snapshot they are going to be of.
         environment: What CRIU needs in its environment.
         mode: ``left-out`` where CRIU leaves out what did not change, ``thrown-away`` where it cannot.
         reason: Why it cannot; empty where it can.
@@ -100,7 +105,7 @@ class TrackedDump:
     """
 
     warm: WarmCopy
-    writer: SnapshotWriter
+    coming: Future[SnapshotWriter]
     environment: Mapping[str, str]
     mode: str
     reason: str
@@ -109,14 +114,11 @@ class TrackedDump:
 
     @classmethod
     def prepare(cls, warm: WarmCopy, criu: Criu) -> TrackedDump:
-        """Get everything ready while the task still runs.
+        """Get everything ready while the task still runs; the store may still be at it afterwards.
 
         Args:
             warm: What was copied ahead; it is `ready`.
             criu: The CRIU that takes the dump.
-
-        Raises:
-            StoreError: The store cannot be written to.
         """
         environment: Mapping[str, str] = {}
         reason = ""
@@ -127,9 +129,9 @@ class TrackedDump:
                 trust_soft_dirty(criu)
         except ShimUnusable as error:
             reason = error.message
-        writer = warm.prepare()
+        coming = warm.prepare()
         mode = "thrown-away" if reason else "left-out"
-        return cls(warm, writer, environment, mode, reason, TrackedSink(writer.pages))
+        return cls(warm, coming, environment, mode, reason, TrackedSink(coming))
 
     @property
     def leaves_out(self) -> bool:

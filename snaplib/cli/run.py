@@ -21,6 +21,7 @@ from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
 from snaplib.scratch import sweep_scratch
 from snaplib.store import Store
+from snaplib.store.rates import bytes_per_s
 from snaplib.supervise import (
     MAX_OVERHEAD_PERCENT,
     ON_RESTORE_FAILURE,
@@ -128,8 +129,14 @@ def add_supervision(parser: argparse.ArgumentParser) -> None:
         type=zero_or_more("percent"),
         default=MAX_OVERHEAD_PERCENT,
         metavar="PERCENT",
-        help="how much of one CPU copying ahead may take; 0 copies nothing ahead (default: "
-        f"{MAX_OVERHEAD_PERCENT:g})",
+        help="how much of one CPU copying ahead may take, unless the window needs more; 0 copies nothing ahead "
+        f"(default: {MAX_OVERHEAD_PERCENT:g})",
+    )
+    saving.add_argument(
+        "--max-copy-rate",
+        metavar="RATE",
+        help="how much memory may be copied ahead each second on average, whatever the window needs, such as 2MB; "
+        "counted before it is compressed; dumps are not limited (default: no limit)",
     )
     saving.add_argument(
         "--tcp",
@@ -176,8 +183,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_saver(args: argparse.Namespace) -> SaverFactory:
-    """Return how the task is copied ahead and saved, as the options say."""
-    return warm_saver(args.max_overhead) if args.max_overhead else FullDump
+    """Return how the task is copied ahead and saved, as the options say.
+
+    Raises:
+        UsageError: The rate means nothing.
+    """
+    rate = args.max_copy_rate and bytes_per_s(args.max_copy_rate, "a copy rate")
+    return warm_saver(args.max_overhead, rate) if args.max_overhead else FullDump
 
 
 def obey_signals(supervisor: Supervisor) -> None:
@@ -189,7 +201,16 @@ def obey_signals(supervisor: Supervisor) -> None:
     for number in (signal.SIGWINCH, signal.SIGCONT):
         signal.signal(number, lambda _number, _frame: supervisor.refresh_terminal())
     for number in _PASSED_ON:
-        signal.signal(number, lambda passed, _frame: supervisor.signal(passed))
+        # Where nohup had us started it is for the task, too.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda passed, _frame: _pass_on(supervisor, passed))
+
+
+def _pass_on(supervisor: Supervisor, number: int) -> None:
+    """Give a signal to the task; before there is one it ends us, as it would any command, and leaves what is saved."""
+    if not supervisor.signal(number):
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 class EventLog:
@@ -298,10 +319,10 @@ def _for_people(event: Event) -> str:
             return f"notice: this machine now ends in {human_seconds(details['window_s'])} ({details['source']})"
         case "source_failed":
             return f"source of notices {details['source']}: {details['reason']}; asking on"
-        case "copied" if details.get("first"):
+        case "copied" if details.get("first") and event.state == "running":
             return (
-                f"copied {human_bytes(details['warm_bytes'])} ahead; from now on only what changes is copied, and a "
-                "notice finds most of the work done"
+                f"copied {human_bytes(details['warm_bytes'])} ahead: {details['reason']}; from now on only what "
+                "changes is copied (--max-overhead and --max-copy-rate limit it)"
             )
         case "plan" if details["strategy"] != "full":
             return f"plan: {details['strategy']}, because {details['reasons'][0]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaplib.errors import UsageError
+from snaplib.store.bounded import BoundedBackend
 from snaplib.store.local import LocalBackend
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def open_backend(url: str) -> Backend:
         raise UsageError(f"no store is known by {scheme}://{rest}", hint=_HINT)
     if not path:
         raise UsageError("the address of the store is empty", hint=_HINT)
-    return LocalBackend(Path(path).expanduser().absolute())
+    return BoundedBackend(LocalBackend(Path(path).expanduser().absolute()))
 
 
 _HINT = "name a folder, as a path or as file:///path, or a bucket, as s3://, gs:// or az://"

@@ -151,11 +151,17 @@ class Copying:
         if self._deadline is not None:
             self._deadline.call_off()
 
-    def join(self) -> None:
-        """Wait for the end of what is under way."""
-        for job in (self._job, self._removing):
-            if job is not None:
-                job.join()
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of what is under way.
+
+        Args:
+            timeout_s: How long to wait for each thing.
+
+        Returns:
+            Whether all has ended.
+        """
+        ended = [job.join(timeout_s) for job in (self._job, self._removing) if job is not None]
+        return all(ended)
 
     def _tell(self, event: str, **details: Any) -> None:
         # A notice may have come meanwhile: then its state counts.

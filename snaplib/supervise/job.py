@@ -24,7 +24,8 @@ class Job:
         self._done = done
         self._result: Any = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"snaplib-{name}")
+        # Who ends waits for it, but not for ever.
+        self._thread = threading.Thread(target=self._run, name=f"snaplib-{name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -34,9 +35,17 @@ class Job:
             self._error = error
         self._done(self)
 
-    def join(self) -> None:
-        """Wait for the end."""
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end.
+
+        Args:
+            timeout_s: How long to wait; as long as it takes by default.
+
+        Returns:
+            Whether it has ended.
+        """
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def result(self) -> Any:
         """Wait for the end, and return what the work returned.

@@ -7,6 +7,7 @@ dumping are such jobs, in threads of their own, so that nothing that is heard wa
 from __future__ import annotations
 
 import select
+import time
 from typing import Any
 
 import attrs
@@ -22,13 +23,17 @@ from snaplib.supervise.lookout import Lookout
 from snaplib.supervise.promise import Promise
 from snaplib.supervise.saver import Saver
 from snaplib.supervise.saving import Saving
-from snaplib.supervise.states import State, StateMachine
+from snaplib.supervise.states import MOVES, State, StateMachine
 from snaplib.task import Task
 
 __all__ = ["Life", "TerminalChanged"]
 
 #: The loop looks around at least so often.
 _LONGEST_WAIT_S = 600.0
+#: How long what is tidied up in the end may take.
+_TIDY_UP_S = 30.0
+#: What is of no use once there is notice.
+_PLANS = ("plan", "plan_failed")
 
 
 @attrs.frozen
@@ -75,6 +80,9 @@ class Life:
         self._inbox = inbox
         self._machine = machine
         self._saver = saver
+        self._store = store
+        #: The newest of what is told only once the task runs on, by its name.
+        self._held: dict[str, Tell] = {}
         self._copying = Copying(saver, store, machine, inbox.put, promise=promise)
         self._saving = Saving(saver, turn, machine, inbox.put, window_s)
 
@@ -107,12 +115,21 @@ class Life:
 
     def _leave(self) -> None:
         self._copying.stop()
-        self._copying.join()
-        self._saving.leave()
-        self._saver.close()
+        ends_s = time.monotonic() + _TIDY_UP_S
+        backend = self._store.backend
+        try:
+            # A store that does not answer must not keep us from ending.
+            backend.limit_by(lambda: ends_s - time.monotonic())
+            ended = [self._copying.join(_TIDY_UP_S), self._saving.leave(_TIDY_UP_S)]
+            # They have taken the limit away with them.
+            backend.limit_by(lambda: ends_s - time.monotonic())
+            if all(ended):
+                self._saver.close()
+        finally:
+            backend.limit_by(None)
         for message in self._inbox.take():
             if isinstance(message, Tell):
-                self._machine.tell(message.event, **message.details)
+                self._tell(message)
 
     def _wait(self) -> bool:
         """Wait until something is to be done; return whether the session has ended."""
@@ -131,7 +148,7 @@ class Life:
             return min(one for one in times if one is not None)
         if self._machine.state is State.COPYING:
             return self._copying.next_s()
-        return None if self._busy else self._saving.next_s()
+        return self._saving.overdue_s() if self._busy else self._saving.next_s()
 
     def _do_what_is_due(self, *, ended: bool) -> None:
         if ended:
@@ -139,10 +156,16 @@ class Life:
         if not ended and self._machine.state is State.COPYING:
             self._copying.begin_if_due()
         if ended or self._busy:
+            overdue_s = self._saving.overdue_s()
+            if not ended and overdue_s is not None and overdue_s <= 0:
+                raise self._saving.give_up()
             return
         if self._machine.state is State.NOTICED:
             self._saving.do_what_is_due()
         elif self._machine.state is State.RUNNING:
+            for message in self._held.values():
+                self._machine.tell(message.event, **message.details)
+            self._held.clear()
             self._lookout.look_if_due()
             self._copying.begin_if_due()
 
@@ -155,7 +178,7 @@ class Life:
             case Job():
                 self._copying.finished(message)
             case Tell():
-                self._machine.tell(message.event, **message.details)
+                self._tell(message)
             case TerminalChanged() if not self._saving.dumping:
                 self._terminal.refresh()
             case Notice(kind=NoticeKind.HINT):
@@ -169,6 +192,13 @@ class Life:
                 self._copying.stop()
                 self._saving.noticed(message)
         return None
+
+    def _tell(self, message: Tell) -> None:
+        """Tell what somebody has found out, if it is still of use: no plan in a window, and nothing after the end."""
+        if message.event in _PLANS and self._machine.state not in (State.RUNNING, State.COPYING):
+            self._held[message.event] = message
+        elif MOVES[self._machine.state]:
+            self._machine.tell(message.event, **message.details)
 
     def _dumped(self, job: Job) -> ExitStatus | None:
         """Hear how a dump went; return how the task ended if it is over."""

@@ -20,6 +20,8 @@ __all__ = ["Recorder"]
 _BEGINNINGS = ("started", "restored", "adopted")
 #: Event -> how the run came out.  Without one of these it has no end in the journal.
 _OUTCOMES = {"saved": "saved", "ended": "ended", "killed": "killed", "failed": "failed"}
+#: How long a store may take for the end of a run.
+_PATIENCE_S = 20.0
 #: What of an event's figures the journal keeps, where it is a number.
 _KEPT = (
     "restore_s",
@@ -53,6 +55,7 @@ class Recorder:
         command: tuple[str, ...],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._store = store
         self._journal = store.journal(key)
         self._command = command
         self._clock = clock
@@ -100,8 +103,17 @@ class Recorder:
     def _end(self, outcome: str, details: dict[str, Any]) -> None:
         if self._putting is None:
             return
+        # Who waits for the end of this run does not wait for a store that does not answer.
+        ends_s = self._clock() + _PATIENCE_S
+        self._store.backend.limit_by(lambda: ends_s - self._clock())
+        try:
+            self._put_end(self._putting.result(), outcome, details)
+        finally:
+            self._store.backend.limit_by(None)
+
+    def _put_end(self, begun: RunRecord, outcome: str, details: dict[str, Any]) -> None:
         record = attrs.evolve(
-            self._putting.result(),
+            begun,
             outcome=outcome,
             exit_code=details.get("exit_code") if outcome in ("ended", "killed") else None,
             signal=details.get("signal"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 from snaplib.checkpoint import Deadline
-from snaplib.errors import DeadlineExceeded
+from snaplib.errors import DeadlineExceeded, SnaplibError
 from snaplib.node import Turn
 from snaplib.reclaim import Notice, Window
 from snaplib.store import Snapshot
@@ -24,6 +25,14 @@ _TURN_LOOK_S = 0.05
 _SIGNAL_GRACE_S = 0.3
 _POLL_GRACE_S = 2.5
 
+#: What has been told to end when the window did, and has not this long afterwards, is not waited for: CRIU may take
+#: half a minute to clean up, and the task runs on by then.
+_OVERDUE_S = 45.0
+
+_NO_END = DeadlineExceeded(
+    "the window is over, and what was to save the task does not come to its end; the task runs on",
+    hint="look whether the store, or a file system that the task uses, answers; run the command again to take it over",
+)
 _NO_TURN = DeadlineExceeded(
     "the window is over, and other tasks of this node came first; the task runs on",
     hint="give the run a higher --priority, or fewer tasks to the node",
@@ -60,6 +69,8 @@ class Saving:
         self._tries = Tries()
         self._noticed_s = 0.0
         self._began_s = 0.0
+        #: When the window was first seen to be over.
+        self._over_s = math.inf
         #: Who comes before this task on its node, as was told last.
         self._ahead: tuple[str, ...] = ()
         #: A notice that came while the dump of a window that was cancelled is being called off.
@@ -219,11 +230,37 @@ class Saving:
             dump_s=time.monotonic() - self._began_s,
         )
 
-    def leave(self) -> None:
-        """Wait for a dump that is under way, and give the turn back."""
-        if self._job is not None:
-            self._job.join()
+    def overdue_s(self) -> float | None:
+        """Return in how many seconds something that is under way ought to have ended, the window being over by then."""
+        if self._window is None:
+            return None
+        left_s = 0.0 if self._window.cancelled else self._window.left_s
+        now_s = time.monotonic()
+        if left_s > 0:
+            self._over_s = math.inf
+            return left_s + _OVERDUE_S
+        self._over_s = min(self._over_s, now_s)
+        return self._over_s + _OVERDUE_S - now_s
+
+    def give_up(self) -> SnaplibError:
+        """Tell that what is under way does not end; return the error."""
+        self._machine.move(
+            State.FAILED, "failed", reason=_NO_END.message, exit_code=_NO_END.exit_code
+        )
+        return _NO_END
+
+    def leave(self, timeout_s: float) -> bool:
+        """Wait for a dump that is under way, and give the turn back.
+
+        Args:
+            timeout_s: How long to wait.
+
+        Returns:
+            Whether it has ended.
+        """
+        ended = self._job is None or self._job.join(timeout_s)
         self._turn.leave()
+        return ended
 
 
 def _figures(snapshot: Snapshot) -> dict[str, Any]:

@@ -163,11 +163,17 @@ class Supervisor:
         """
         self._inbox.put(Notice(source, window_s, kind, detail))
 
-    def signal(self, number: int) -> None:
-        """Pass a signal on to the task.  From any thread or signal handler."""
-        if self._task is not None:
-            with contextlib.suppress(TaskEnded):
-                self._task.signal(number)
+    def signal(self, number: int) -> bool:
+        """Pass a signal on to the task.  From any thread or signal handler.
+
+        Returns:
+            Whether there is a task, or was one: before that nobody hears it.
+        """
+        if self._task is None:
+            return False
+        with contextlib.suppress(TaskEnded):
+            self._task.signal(number)
+        return True
 
     def refresh_terminal(self) -> None:
         """Say that the terminal has changed: its size, or whose it is.  From any thread or signal handler."""
@@ -239,8 +245,9 @@ class Supervisor:
 
     def _tell(self, event: Event) -> None:
         self._on_event(event)
-        self._recorder(event)
         self._mailbox.tell(event)
+        # Last: the journal is in the store.
+        self._recorder(event)
 
     def _noticed(self) -> bool:
         """Whether there is notice already."""

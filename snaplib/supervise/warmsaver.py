@@ -44,6 +44,8 @@ _FAULT_S = 2e-6
 _AGAIN_S = 300.0
 #: A round takes no longer than this, so that other things are seen to as well; the next goes on with what is left.
 _LONGEST_ROUND_S = 20.0
+#: For how long what a store refuses is tried again before a round is given up.
+_STORE_PATIENCE_S = 60.0
 #: As long as there has been one round only: one page of so many is taken to have changed since.
 _UNKNOWN = 10
 #: Before the task is frozen for good one more round may take this share of the time that is left.
@@ -56,6 +58,7 @@ class WarmSaver:
     Args:
         context: What to save, and where to.
         max_overhead: The share of one CPU that copying may take, 0.02 for 2 percent.
+        max_bytes_per_s: How many bytes of memory a second may be copied ahead; None without a limit.
         planner: Says when the window needs a copy sooner than the overhead would allow; without one nothing does.
         clock: Tells the time in seconds.
         cpu_clock: Tells the CPU time that this process has taken.
@@ -66,6 +69,7 @@ class WarmSaver:
         context: SaveContext,
         *,
         max_overhead: float = MAX_OVERHEAD_PERCENT / 100,
+        max_bytes_per_s: float | None = None,
         planner: Planner | None = None,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
@@ -74,7 +78,7 @@ class WarmSaver:
         self._share = max_overhead
         self._clock = clock
         self._cpu_clock = cpu_clock
-        self._pace = Pace(cpu_share=max_overhead, clock=clock, cpu_clock=cpu_clock)
+        self._pace = Pace(max_overhead, max_bytes_per_s, clock=clock, cpu_clock=cpu_clock)
         self._planner = planner
         self._warm = WarmCopy(
             context.task,
@@ -125,9 +129,12 @@ class WarmSaver:
         # Before anything is looked at: what is written meanwhile counts.
         self._activity.mark()
         self._patient_until_s = 0.0
+        backend = self._context.store.backend
+        # Once there is notice, a store that does not answer is not waited for.
+        backend.limit_by(lambda: 0.0 if stop.is_set() else _STORE_PATIENCE_S)
         try:
             # What the window needs may cost what it costs.
-            with self._pace.unbounded() if needed else contextlib.nullcontext():
+            with self._pace.any_cpu_share() if needed else contextlib.nullcontext():
                 done = self._warm.copy(stop, most_s=_LONGEST_ROUND_S)
         except CannotDump:
             self._next_s = self._not_before_s = self._clock() + _AGAIN_S
@@ -135,7 +142,10 @@ class WarmSaver:
         except SnaplibError:
             self._next_s = self._not_before_s = self._clock() + _LEAST_PAUSE_S
             raise
-        self._not_before_s = self._clock() + _LEAST_PAUSE_NEEDED_S
+        finally:
+            backend.limit_by(None)
+        owed_s = self._pace.owed_s()
+        self._not_before_s = self._clock() + max(_LEAST_PAUSE_NEEDED_S, owed_s)
         if not done.left_pages:
             self._copied_at_s = began_s
             self._patient_until_s = began_s + _LONGEST_PAUSE_S
@@ -143,7 +153,7 @@ class WarmSaver:
                 self._planner.copied(began_s)
         cost_s = self._cpu_clock() - cpu_began_s + done.frozen_s + done.changed_pages * _FAULT_S
         pause_s = max(_LEAST_PAUSE_S, cost_s / self._share - (self._clock() - began_s))
-        self._next_s = self._clock() + (0.0 if done.left_pages else pause_s)
+        self._next_s = self._clock() + max(owed_s, 0.0 if done.left_pages else pause_s)
         self._last = done
         is_first = not self._is_complete and not done.left_pages
         self._is_complete = self._is_complete or is_first
@@ -152,7 +162,21 @@ class WarmSaver:
             gc.collect()
             trim_heap()
             release_code()
-        return {**_figures(done), "first": is_first, "needed": needed}
+        return {
+            **_figures(done),
+            "first": is_first,
+            "needed": needed,
+            "reason": self._reason(needed=needed, first=is_first),
+        }
+
+    def _reason(self, *, needed: bool, first: bool) -> str:
+        """Tell people why a round was made."""
+        if needed:
+            return "the window needs it"
+        cost = f"within {100 * self._share:g} % of one CPU"
+        if first:
+            return f"so that a notice finds most of the work done, {cost}"
+        return f"so that the task stands still for less at a notice, {cost}"
 
     def snapshot(self, deadline: Deadline) -> Snapshot:
         """Dump what has changed since the last snapshot, and let the task run on."""
@@ -178,7 +202,12 @@ class WarmSaver:
 
     def save(self, deadline: Deadline, failures: tuple[SnaplibError, ...]) -> Snapshot:
         """Dump what has changed since the last copy; copy once more first if there is certainly time for it."""
-        if self._warm.ready and not failures and self._has_time_to_copy(deadline):
+        if (
+            self._warm.ready
+            and self._warm.begun
+            and not failures
+            and self._has_time_to_copy(deadline)
+        ):
             self._hurry(deadline)
         return self._context.dump(deadline, warm=self._warm, plan=self._expected_delta())
 
@@ -224,14 +253,22 @@ class WarmSaver:
         self._warm.close()
 
 
-def warm_saver(max_overhead_percent: float = MAX_OVERHEAD_PERCENT) -> SaverFactory:
+def warm_saver(
+    max_overhead_percent: float = MAX_OVERHEAD_PERCENT, max_bytes_per_s: float | None = None
+) -> SaverFactory:
     """Return what makes savers that copy ahead.
 
     Args:
-        max_overhead_percent: How much of one CPU copying may take.
+        max_overhead_percent: How much of one CPU copying may take, unless the window needs more.
+        max_bytes_per_s: How many bytes of memory a second may be copied ahead, whatever the window needs; None without
+            a limit. They are counted before they are compressed.
     """
-    share = max_overhead_percent / 100
-    return lambda context: WarmSaver(context, max_overhead=share, planner=Planner(context))
+    return lambda context: WarmSaver(
+        context,
+        max_overhead=max_overhead_percent / 100,
+        max_bytes_per_s=max_bytes_per_s,
+        planner=Planner(context),
+    )
 
 
 def _figures(done: Round) -> dict[str, Any]:

@@ -281,31 +281,81 @@ class HaltingBackend(FailingBackend):
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend, sys.maxsize)
-        self._going = threading.Event()
+        self._going, self._answering = threading.Event(), threading.Event()
         self._waiting = 0
         self.go_on()
 
-    def halt(self) -> None:
-        """Take nothing from now on."""
+    def halt(self, *, wholly: bool = False) -> None:
+        """Take nothing from now on.
+
+        Args:
+            wholly: Nor do anything else, such as to look what there is.
+        """
         self._going.clear()
+        if wholly:
+            self._answering.clear()
 
     def go_on(self) -> None:
         """Take everything again, also what has been waiting."""
         self._going.set()
+        self._answering.set()
 
     @property
     def waiting(self) -> int:
-        """How many writes wait."""
+        """How many calls wait."""
         return self._waiting
 
     def spend(self, count: int) -> None:
         """Wait until it goes on."""
+        self._wait_for(self._going)
+        super().spend(count)
+
+    def _wait_for(self, event: threading.Event) -> None:
         with self._lock:
             self._waiting += 1
-        self._going.wait()
+        event.wait()
         with self._lock:
             self._waiting -= 1
-        super().spend(count)
+
+    def create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
+        """Begin a new object once it goes on."""
+        self._wait_for(self._answering)
+        return super().create(name, bulk=bulk)
+
+    def open(self, name: str, *, bulk: bool = False) -> ObjectReader:
+        """Open an object once it goes on."""
+        self._wait_for(self._answering)
+        return super().open(name, bulk=bulk)
+
+    def get(self, name: str) -> bytes:
+        """Return the whole of a small object once it goes on."""
+        self._wait_for(self._answering)
+        return super().get(name)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names of all objects under a folder once it goes on."""
+        self._wait_for(self._answering)
+        return super().names(prefix)
+
+    def delete(self, name: str) -> None:
+        """Delete an object once it goes on."""
+        self._wait_for(self._answering)
+        super().delete(name)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Delete all objects under a folder once it goes on."""
+        self._wait_for(self._answering)
+        super().delete_folder(prefix)
+
+    def hold(self, folder: str) -> Hold:
+        """Mark a new folder as being written once it goes on."""
+        self._wait_for(self._answering)
+        return super().hold(folder)
+
+    def delete_abandoned(self, prefix: str, keep: Callable[[str], bool]) -> list[str]:
+        """Delete the folders that nobody holds once it goes on."""
+        self._wait_for(self._answering)
+        return super().delete_abandoned(prefix, keep)
 
 
 class _FailingWriter:

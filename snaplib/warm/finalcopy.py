@@ -29,7 +29,7 @@ class FinalCopy:
     """Copies what is left, in a thread of its own.
 
     Args:
-        log: Where to.
+        log: Returns where to; may take its time.
         procfs: Where the processes are seen.
         pids: The pid of each process as seen there, by that in its own PID namespace.
         settle: Finds out which pages to copy, by their numbers in the log, and which only once CRIU
@@ -42,13 +42,14 @@ class FinalCopy:
 
     def __init__(
         self,
-        log: PageLogWriter,
+        log: Callable[[], PageLogWriter],
         procfs: ProcFs,
         pids: Mapping[int, int],
         settle: Callable[[], tuple[RunSet, RunSet]],
     ) -> None:
         self.left = self.known = self._later = self._tried = RunSet.of([], [])
-        self._log = log
+        self._open_log = log
+        self._log: PageLogWriter | None = None
         self._procfs = procfs
         self._pids = pids
         self._settle = settle
@@ -60,11 +61,12 @@ class FinalCopy:
 
     def _copy(self) -> None:
         try:
+            log = self._open_log()
             self.left, self._later = self._settle()
-            self.known = self._log.covered() | self.left
+            self.known, self._log = log.covered() | self.left, log
             self._settled.set()
             self._tried = copy_pages(
-                self._log, self._procfs, self._pids, self.left, stopped=self._stop.is_set
+                log, self._procfs, self._pids, self.left, stopped=self._stop.is_set
             )
         except BaseException as error:  # noqa: BLE001 - raised again by finish()
             self._failure = error
@@ -72,8 +74,15 @@ class FinalCopy:
             self._settled.set()
 
     def parts(self, space: Space, vaddr: int, pages: int) -> Iterator[tuple[int, int, bool]]:
-        """Yield the parts of a run of pages: address, pages, and whether they are known."""
+        """Yield the parts of a run of pages: address, pages, and whether they are known.
+
+        Raises:
+            StoreError: There is nowhere to put any.
+        """
         self._settled.wait()
+        if self._log is None:
+            assert self._failure is not None
+            raise self._failure
         first = self._log.page_number(space, vaddr, pages)
         low = int(np.searchsorted(self.known.ends, np.uint64(first), "right"))
         high = int(np.searchsorted(self.known.begins, np.uint64(first + pages), "left"))
@@ -108,6 +117,7 @@ class FinalCopy:
             raise CopyFailed(f"the last pages were not copied within {timeout_s:g} s")
         if self._failure is not None:
             raise self._failure
+        assert self._log is not None
         missing = self._log.missing()
         if missing.pages:
             copy_pages(self._log, self._procfs, self._pids, missing, stopped=self._stop.is_set)
@@ -128,6 +138,9 @@ class FinalCopy:
         """
         self._stop.set()
         self._thread.join()
+        if self._log is None:
+            # What had changed by the freeze is not noted anywhere.
+            raise CopyFailed(f"the last copies did not begin: {self._failure}")
         if isinstance(self._failure, StoreError):
             return self.left | self._later
         if self._failure is not None:

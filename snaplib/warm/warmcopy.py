@@ -27,8 +27,9 @@ from snaplib.warm.pace import Pace
 from snaplib.warm.records import CopyFailed, Round
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from snaplib.kernel.maps import Mapping
     from snaplib.store import PageLogOptions, Parent, SnapshotWriter, Store
     from snaplib.task import Task
     from snaplib.track import DirtyScan, ProcessScan, Tracker
@@ -75,6 +76,8 @@ class WarmCopy:
         self._writer: SnapshotWriter | None = None
         #: The next one, on its way.
         self._coming: Future[SnapshotWriter] | None = None
+        #: The present one, while it is being got ready for the last copies.
+        self._ready: Future[SnapshotWriter] | None = None
         self._parent: Parent | None = None
         self._final: FinalCopy | None = None
         #: Pages that have changed and are not copied yet, by their numbers in the log.
@@ -102,11 +105,20 @@ class WarmCopy:
         return self._looked
 
     @property
+    def begun(self) -> bool:
+        """Whether the store is ready for the next copy."""
+        return self._writer is not None or (self._coming is not None and self._coming.done())
+
+    @property
     def writer(self) -> SnapshotWriter:
         """The snapshot that the copies are of, not committed yet."""
         if self._writer is None:
-            self._writer = self._begin()
-            self._writer.pages.set_background(background=True)
+            try:
+                return self._begin()
+            except NoSuchSnapshot:
+                # What it builds upon has been removed meanwhile.
+                self.give_up()
+                return self._begin()
         return self._writer
 
     def begin_ahead(self) -> None:
@@ -120,18 +132,16 @@ class WarmCopy:
 
     def _begin(self) -> SnapshotWriter:
         coming, self._coming = self._coming, None
+        begun = None
         if coming is not None:
             # Else it is tried again.
             with contextlib.suppress(StoreError):
-                return coming.result()
-        if self._parent is not None:
-            try:
-                return self.store.begin(self.key, self._options, parent=self._parent)
-            except NoSuchSnapshot:
-                # Removed meanwhile, and its pages with it.
-                self.give_up()
+                begun = coming.result()
         # A task that was restored has most of its memory in the store.
-        return self.store.begin(self.key, self._options, find=True)
+        begun = begun or self.store.begin(self.key, self._options, parent=self._parent, find=True)
+        begun.pages.set_background(background=True)
+        self._writer = begun
+        return begun
 
     def copy(
         self,
@@ -257,15 +267,25 @@ class WarmCopy:
         self._looked = True
         return solid.pages
 
-    def prepare(self) -> SnapshotWriter:
-        """Have everything ready for the last copies; returns the snapshot they are going to be of.
+    def prepare(self) -> Future[SnapshotWriter]:
+        """Have everything ready for the last copies, in a thread of its own: the store may take its time.
 
-        Raises:
-            StoreError: The store cannot be written to.
+        Returns:
+            The snapshot that they are going to be of, or will be: only `freeze` may be called before it has come.
         """
-        writer = self.writer
-        writer.prepare()
-        return writer
+
+        def ready() -> SnapshotWriter:
+            try:
+                writer = self._writer or self._begin()
+            except NoSuchSnapshot as error:
+                raise CopyFailed(f"what the copies build upon is gone: {error.message}") from error
+            writer.prepare()
+            return writer
+
+        pool = ThreadPoolExecutor(1, "snaplib-prepare")
+        self._ready = pool.submit(ready)
+        pool.shutdown(wait=False)
+        return self._ready
 
     def freeze(self) -> FinalCopy:
         """Begin the last copies of a snapshot, while somebody else holds the task still.
@@ -273,41 +293,53 @@ class WarmCopy:
         Raises:
             TaskEnded: The task has ended.
         """
+        ready = self._ready or self.prepare()
         tracker, pids = self._tracked(), self._pids()
         scan = tracker.scan(frozen_by_caller=True)
         hidden = self._expose_hidden(tracker, pids)
 
         def settle() -> tuple[RunSet, RunSet]:
             self._note(scan, pids)
-            self._owed -= hidden
+            self._owed -= self._numbered(hidden)
             # What is code is left for the end, when CRIU is at rest.
             code = self._owed & self._code(pids)
             return self._owed - code, code
 
         # CRIU need not wait for more than the scan.
-        self._final = FinalCopy(self.writer.pages, self.task.procfs, pids, settle)
+        self._final = FinalCopy(lambda: ready.result().pages, self.task.procfs, pids, settle)
         return self._final
 
-    def _expose_hidden(self, tracker: Tracker, pids: dict[int, int]) -> RunSet:
-        """Have CRIU send what the task made inaccessible, where the kernel keeps that from us; return those pages.
+    def _expose_hidden(self, tracker: Tracker, pids: dict[int, int]) -> list[tuple[int, Mapping]]:
+        """Have CRIU send what the task made inaccessible, where the kernel keeps that from us.
+
+        Returns those mappings, each with its process's pid in its own PID namespace.
 
         CRIU reads it by its own code in the task, but only what it takes for changed. Soft-dirty bits cannot be set:
         there such a page makes the dump a full one.
         """
         if reads_hidden_memory() or not isinstance(tracker, WriteProtect):
-            return _NOTHING
-        begins, ends = [], []
+            return []
+        hidden = []
+        for ns_pid, mapping in self._mappings(pids):
+            if mapping.perms[0] == "-" and not mapping.shared:
+                tracker.expose(pids[ns_pid], mapping.start, mapping.end)
+                hidden.append((ns_pid, mapping))
+        return hidden
+
+    def _mappings(self, pids: dict[int, int]) -> Iterator[tuple[int, Mapping]]:
+        """Yield each mapping of each process that is still there, with its pid in its own PID namespace."""
         for ns_pid, pid in pids.items():
-            try:
-                mappings = self.task.procfs.maps(pid)
-            except ProcessLookupError:
-                continue
+            with contextlib.suppress(ProcessLookupError):
+                for mapping in self.task.procfs.maps(pid):
+                    yield ns_pid, mapping
+
+    def _numbered(self, mappings: Iterable[tuple[int, Mapping]]) -> RunSet:
+        """Return the numbers of the pages of some mappings."""
+        begins, ends = [], []
+        for ns_pid, mapping in mappings:
             base = self.writer.pages.page_number(task_space(ns_pid), 0)
-            for mapping in mappings:
-                if mapping.perms[0] == "-" and not mapping.shared:
-                    tracker.expose(pid, mapping.start, mapping.end)
-                    begins.append(base + mapping.start // PAGE_BYTES)
-                    ends.append(base + mapping.end // PAGE_BYTES)
+            begins.append(base + mapping.start // PAGE_BYTES)
+            ends.append(base + mapping.end // PAGE_BYTES)
         return RunSet.of(begins, ends)
 
     def _code(self, pids: dict[int, int]) -> RunSet:
@@ -316,22 +348,16 @@ class WarmCopy:
         CRIU makes a task run system calls for it, and writes them into its code for that moment: a
         copy that is made just then is wrong (CRIU: compel/src/lib/infect.c, compel_execute_syscall).
         """
-        begins, ends = [], []
-        for ns_pid, pid in pids.items():
-            try:
-                mappings = self.task.procfs.maps(pid)
-            except ProcessLookupError:
-                continue
-            base = self.writer.pages.page_number(task_space(ns_pid), 0)
-            for mapping in mappings:
-                if "x" in mapping.perms and mapping.path != "[vsyscall]":
-                    begins.append(base + mapping.start // PAGE_BYTES)
-                    ends.append(base + mapping.end // PAGE_BYTES)
-        return RunSet.of(begins, ends)
+        return self._numbered(
+            (ns_pid, mapping)
+            for ns_pid, mapping in self._mappings(pids)
+            if "x" in mapping.perms and mapping.path != "[vsyscall]"
+        )
 
     def committed(self) -> None:
         """Say that the snapshot has been committed, and the task runs on."""
         assert self._writer is not None
+        self._ready = None
         self._end_final()
         # All that there is is in the snapshot.
         self._owed = _NOTHING
@@ -343,6 +369,7 @@ class WarmCopy:
         """Say that a dump failed, and the task runs on: the copies are as good as before, but for
         those that were on their way to a store that does not answer."""
         try:
+            self._end_preparing()
             self._end_final()
             if self._writer is not None and self._writer.open:
                 self._owed |= self._writer.retract()
@@ -352,6 +379,12 @@ class WarmCopy:
         except (StoreError, CopyFailed):
             self.give_up()
 
+    def _end_preparing(self) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            # What went wrong is told whoever waits for it.
+            ready.exception()
+
     def _end_final(self) -> None:
         final, self._final = self._final, None
         if final is not None:
@@ -360,6 +393,7 @@ class WarmCopy:
     def give_up(self) -> None:
         """Forget everything; the next round begins anew."""
         try:
+            self._end_preparing()
             final, self._final = self._final, None
             if final is not None:
                 with contextlib.suppress(CopyFailed):

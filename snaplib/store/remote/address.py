@@ -8,13 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import os
-import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from snaplib.errors import UsageError
+from snaplib.store.rates import bytes_per_s
 from snaplib.store.remote.awsprofile import aws_profile
 from snaplib.store.remote.backend import RemoteBackend
 
@@ -32,9 +32,6 @@ _OPTIONS = {
     "az": {"account", "endpoint", "bandwidth"},
     "memory": {"bandwidth"},
 }
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-_BANDWIDTH = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMG]i?)?(?:B(?:/s)?)?", re.IGNORECASE)
 
 #: Short retries inside of one request; whoever made it tries again as long as there is time.
 _QUICK_RETRIES = 2
@@ -94,18 +91,8 @@ class RemoteAddress:
                 )
             options[name] = value
         limit = options.pop("bandwidth", None)
-        bandwidth = None if limit is None else _bytes_per_s(limit)
+        bandwidth = None if limit is None else bytes_per_s(limit, "a bandwidth")
         return cls(parts.scheme, bucket, prefix, options, bandwidth)
-
-
-def _bytes_per_s(text: str) -> float:
-    found = _BANDWIDTH.fullmatch(text.strip())
-    value = float(found["number"]) * _UNITS[(found["unit"] or "").lower()] if found else 0.0
-    if value <= 0:
-        raise UsageError(
-            f"a bandwidth of {text!r} cannot be meant", hint="write bytes a second, such as 20MB"
-        )
-    return value
 
 
 def open_remote(url: str) -> RemoteBackend:

@@ -8,6 +8,7 @@ until the limit if there is one.  Before the first answer ever it does not: an a
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import random
@@ -17,18 +18,21 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from snaplib.errors import StoreDenied, StoreError, StoreFull, StoreUnreachable
+from snaplib.store.grace import Grace
 from snaplib.store.throughput import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Limiter", "Link", "event_loop"]
+__all__ = ["LOOK_S", "Limiter", "Link", "event_loop"]
 
 T = TypeVar("T")
 
 #: How long requests are repeated where nobody has set a deadline.
 _PATIENCE_S = 60.0
 _GRACE_S = 2.0
+#: How often who waits looks whether the limit has moved.
+LOOK_S = 0.05
 #: How long one attempt may take: this, and what its bytes take at a quarter of the speed.
 _ATTEMPT_S = 20.0
 _SLOWEST_BYTES_PER_S = 500_000.0
@@ -114,10 +118,33 @@ class Link:
         running = self._attempts(make, what, sent_bytes)
         future = asyncio.run_coroutine_threadsafe(running, event_loop())
         try:
-            return future.result()
+            return self.outcome(future, what)
         except BaseException:
             future.cancel()
             raise
+
+    def outcome(self, future: concurrent.futures.Future[T], what: str) -> T:
+        """Wait for what is under way; where there is a limit, only a moment longer than that, which may move meanwhile.
+
+        Args:
+            future: What is under way.
+            what: What it is, for errors.
+
+        Raises:
+            StoreUnreachable: The limit has passed; it is still under way.
+        """
+        grace = Grace()
+        while True:
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                return future.result(LOOK_S)
+            if future.done():
+                return future.result()
+            if self.is_over(grace):
+                raise StoreUnreachable(f"{self.url} did not answer in time ({what})")
+
+    def is_over(self, grace: Grace) -> bool:
+        """Return whether somebody who waits is to stop: the limit has passed, and a moment more."""
+        return grace.is_over(self.limit, _GRACE_S)
 
     def left_s(self) -> float:
         """How long a request may be repeated from now on."""

@@ -10,11 +10,13 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from snaplib.errors import StoreError
 from snaplib.store.bulk import buffers
-from snaplib.store.remote.link import event_loop
+from snaplib.store.grace import Grace
+from snaplib.store.remote.link import LOOK_S, event_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -166,10 +168,12 @@ class _Upload:
             StoreError: The upload has failed.
         """
         with self._room:
-            ready = self._room.wait_for(
-                lambda: self._waiting < _WAITING or self._given_up or self._future.done(),
-                self._link.left_s(),
-            )
+            ends_s, grace, ready = time.monotonic() + self._link.left_s(), Grace(), False
+            while not ready and time.monotonic() < ends_s and not self._link.is_over(grace):
+                ready = self._room.wait_for(
+                    lambda: self._waiting < _WAITING or self._given_up or self._future.done(),
+                    LOOK_S,
+                )
             if self._given_up:
                 raise StoreError(f"the upload of {self._name} was given up")
             if self._future.done():
@@ -186,11 +190,13 @@ class _Upload:
             StoreError: It is not.
         """
         event_loop().call_soon_threadsafe(self._queue.put_nowait, None)
-        try:
-            self._future.result(self._link.left_s())
-        except concurrent.futures.TimeoutError:
-            self.give_up()
-            raise self._too_slow() from None
+        ends_s = time.monotonic() + self._link.left_s()
+        grace = Grace()
+        while not concurrent.futures.wait([self._future], LOOK_S).done:
+            if time.monotonic() >= ends_s or self._link.is_over(grace):
+                self.give_up()
+                raise self._too_slow()
+        self._future.result()
 
     def give_up(self) -> None:
         """End the upload; what was sent is thrown away, if the store can be told so."""

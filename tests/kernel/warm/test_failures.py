@@ -161,7 +161,7 @@ def test_too_late(trees, store, copying, monkeypatch) -> None:
 def test_the_task_ends_in_a_round(trees, copying) -> None:
     """A task that is killed meanwhile is gone, which is told."""
     task = trees.start()
-    warm = copying(task, pace=Pace(bytes_per_s=1 << 20))
+    warm = copying(task, pace=Pace(bytes_per_s=8 << 20))
     killer = threading.Timer(0.5, os.kill, (task.pid, signal.SIGKILL))
     killer.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -111,6 +112,7 @@ class Scene:
         self.alive = True
         self.turn = FakeTurn()
         self.removed: list[str] = []
+        self.limit: Callable[[], float] | None = None
         self.events: list[Event] = []
         #: Called when an event of that name is told.
         self.when: dict[str, Callable[[], object]] = {}
@@ -127,9 +129,13 @@ class Scene:
             inbox=self.inbox,
             machine=machine,
             window_s=120.0,
-            store=SimpleNamespace(remove=self.removed.append),
+            store=SimpleNamespace(remove=self.removed.append, backend=self),
             promise=Promise(every_s),
         )
+
+    def limit_by(self, left_s: Callable[[], float] | None) -> None:
+        """How long the store may take."""
+        self.limit = left_s
 
     def _told(self, event: Event) -> None:
         self.events.append(event)
@@ -432,3 +438,85 @@ def test_a_mistake_in_a_copy_costs_nothing(scene: Scene) -> None:
     scene.saver.copies = [mistaken]
     scene.when["copy_failed"] = scene.session.end
     assert scene.life.run().exit_code == 0
+
+
+def test_no_plan_is_told_in_a_window(scene: Scene) -> None:
+    """What is found out meanwhile is told once the notice is taken back, the newest of it."""
+
+    def plans() -> None:
+        for strategy in ("full", "warm"):
+            scene.inbox.tell("plan", strategy=strategy)
+        scene.inbox.tell("obstacle", code="x")
+        scene.notice("aws", kind=NoticeKind.CANCELLED)
+
+    scene.saver.saves = [until_called_off]
+    scene.when["dumping"] = plans
+    scene.when["plan"] = scene.session.end
+    scene.notice("aws", 120.0)
+    assert scene.life.run().exit_code == 0
+    assert scene.names == ["notice", "dumping", "obstacle", "notice_cancelled", "plan"]
+    assert scene.events[-1].details == {"strategy": "warm"}
+
+
+@pytest.mark.parametrize("save", [saved, fails])
+def test_nothing_is_told_after_the_end(scene: Scene, save: Callable[[Deadline], object]) -> None:
+    def tell() -> None:
+        scene.inbox.tell("plan", strategy="full")
+        scene.inbox.tell("obstacle", code="x")
+
+    scene.saver.saves = [save]
+    scene.when["saved"] = scene.when["failed"] = tell
+    scene.notice(window_s=0.3)
+    with contextlib.suppress(DumpFailed):
+        scene.life.run()
+    assert scene.names[-1] in ("saved", "failed")
+    assert "plan" not in scene.names
+
+
+def test_what_was_found_out_before_the_task_ended_is_told(scene: Scene) -> None:
+    scene.inbox.tell("plan", strategy="full")
+    scene.session.end()
+    scene.life.run()
+    assert scene.names == ["plan"]
+
+
+@pytest.fixture
+def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What hangs waits for this; and not much patience with it."""
+    monkeypatch.setattr("snaplib.supervise.saving._OVERDUE_S", 0.2)
+    monkeypatch.setattr("snaplib.supervise.life._TIDY_UP_S", 0.1)
+    event = threading.Event()
+    yield event
+    event.set()
+    # Whom they tell that they are done is still there.
+    for thread in threading.enumerate():
+        if thread.name in ("snaplib-dump", "snaplib-copy"):
+            thread.join(60)
+
+
+def test_a_dump_that_does_not_come_to_its_end(scene: Scene, hangs: threading.Event) -> None:
+    scene.saver.saves = [lambda _deadline: hangs.wait()]
+    scene.notice(window_s=0.3)
+    with pytest.raises(DumpFailed, match="does not come to its end"):
+        scene.life.run()
+    assert scene.names == ["notice", "dumping", "failed"]
+    # The saver is still in use.
+    assert not scene.saver.closed
+    assert scene.limit is None
+
+
+def test_a_copy_that_does_not_come_to_its_end(scene: Scene, hangs: threading.Event) -> None:
+    scene.saver.copies = [lambda _stop: {"done": hangs.wait()}]
+    scene.when["copying"] = lambda: scene.notice(window_s=0.3)
+    with pytest.raises(DumpFailed, match="does not come to its end"):
+        scene.life.run()
+    assert scene.names == ["copying", "notice", "failed"]
+
+
+def test_a_dump_that_is_called_off_and_does_not_end(scene: Scene, hangs: threading.Event) -> None:
+    scene.saver.saves = [lambda _deadline: hangs.wait()]
+    scene.when["dumping"] = lambda: scene.notice("aws", kind=NoticeKind.CANCELLED)
+    scene.notice("aws", 3600.0)
+    with pytest.raises(DumpFailed, match="does not come to its end"):
+        scene.life.run()
+    assert scene.names == ["notice", "dumping", "failed"]

@@ -36,7 +36,7 @@ def test_a_share_of_a_cpu(clocks):
 
 
 def test_bytes_a_second(clocks):
-    """Bytes count until the round is over."""
+    """Bytes count until they have had their time, also from one round to the next."""
     pace = clocks.pace(bytes_per_s=1000)
     assert pace.pause_s(500) == pytest.approx(0.5)
     assert pace.pause_s(1000) == pytest.approx(1.5)
@@ -44,6 +44,24 @@ def test_bytes_a_second(clocks):
     assert pace.pause_s(0) == 0
     pace.begin()
     assert pace.pause_s(0) == 0
+
+
+def test_bytes_are_owed(clocks):
+    """A piece may be more than a second's; its time is waited for later, whatever the CPU may do."""
+    pace = clocks.pace(bytes_per_s=1000, cpu_share=0.02)
+    assert pace.pause_s(60_000) == pytest.approx(60)
+    clocks.now += 20
+    pace.begin()
+    assert pace.owed_s() == pytest.approx(40)
+    with pace.any_cpu_share():
+        clocks.cpu += 10
+        assert pace.pause_s(1000) == pytest.approx(41)
+    with pace.unbounded():
+        assert pace.pause_s(1 << 40) == 0
+    assert pace.owed_s() == pytest.approx(41)
+    clocks.now += 1000
+    assert pace.owed_s() == 0
+    assert pace.pause_s(500) == pytest.approx(0.5)
 
 
 def test_no_bounds(clocks):

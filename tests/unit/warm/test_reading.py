@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snaplib.checkpoint.tracked import TrackedSink
 from snaplib.kernel import ProcFs
-from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, Store
+from snaplib.store import PAGE_BYTES, PageLogOptions, RunSet, SnapshotWriter, Store
 from snaplib.testing.stores import MemoryBackend
 from snaplib.warm import FinalCopy
 from snaplib.warm.copier import task_space
@@ -133,9 +135,11 @@ def test_what_the_log_has_is_thrown_away(copied, changed, sent):
         feed.gather(numbers, lambda room, some: read_pages(memory, base, room, some), bool)
         log.take(feed)
         log.release(feed)
-        sink = TrackedSink(log)
+        coming: Future[SnapshotWriter] = Future()
+        coming.set_result(writer)
+        sink = TrackedSink(coming)
         sink.final = FinalCopy(
-            log, ProcFs("/nowhere"), {}, lambda: (numbers - numbers, numbers - numbers)
+            lambda: log, ProcFs("/nowhere"), {}, lambda: (numbers - numbers, numbers - numbers)
         )
         for first, count in spoken:
             sink.run(space, first * PAGE_BYTES, count, 4)
