@@ -14,6 +14,7 @@ from snaplib.checkpoint.settling import are_closed, settle_connections
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Notification, Swrk
 from snaplib.criu.droppable import without_droppable_memory
+from snaplib.criu.timers import with_running_timers
 from snaplib.errors import RestoreFailed
 from snaplib.kernel.memory import has_droppable_memory
 from snaplib.session import Session
@@ -56,6 +57,7 @@ def run_restore(
     fates = settle_connections(criu, snapshot, images.path, tcp)
     if not has_droppable_memory():
         without_droppable_memory(criu, images.path)
+    with_running_timers(criu, images.path)
     inherited = session.inherit_fds()
     try:
         passed = [fd for fd, _key in inherited]

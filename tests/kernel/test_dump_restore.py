@@ -41,6 +41,7 @@ NAMES = [
     "udp",
     "inotify",
     "event-descriptors",
+    "expired-timer",
     "shared-memory",
     "untouched-shared-memory",
     "posix-locks",

@@ -249,6 +249,24 @@ def event_descriptors(_folder: Path, _argument: str) -> Check:
 
 
 @feature
+def expired_timer(_folder: Path, _argument: str) -> Check:
+    """A periodic timerfd that has expired, which stands still until it is read."""
+    timer = checked(LIBC.timerfd_create(1, 0), "timerfd_create")
+    every = struct.pack("<4q", 0, 20_000_000, 0, 20_000_000)
+    checked(LIBC.timerfd_settime(timer, 0, every, None), "timerfd_settime")
+    select.select([timer], [], [])
+
+    def check() -> bool:
+        for _ in range(3):
+            if not select.select([timer], [], [], 20)[0]:
+                return False
+            os.read(timer, 8)
+        return bool(select.select([timer], [], [], 20)[0])
+
+    return check
+
+
+@feature
 def shared_memory(_folder: Path, _argument: str) -> Check:
     """A memfd, shared anonymous memory with a child, hugetlb if there is any."""
     descriptor = os.memfd_create("workload")
