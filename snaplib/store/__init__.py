@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from snaplib.store.ends import End
     from snaplib.store.index import PAGE_BYTES, Index, Space
     from snaplib.store.journal import Journal, RunRecord
+    from snaplib.store.loggedpages import LoggedPages
+    from snaplib.store.logoptions import PageLogOptions
     from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
-    from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
+    from snaplib.store.pagelog import PageLogWriter
+    from snaplib.store.parent import Parent
     from snaplib.store.reader import PageLogReader
     from snaplib.store.runs import RunSet
     from snaplib.store.saved import SnapshotReader
-    from snaplib.store.snapshot import Parent, SnapshotWriter
+    from snaplib.store.snapshot import SnapshotWriter
     from snaplib.store.store import Store
     from snaplib.store.throughput import Throughput
     from snaplib.store.verify import Finding, Verification
@@ -55,11 +58,11 @@ __getattr__, __dir__ = late(
         "Finding": ".verify",
         "Index": ".index",
         "Journal": ".journal",
-        "LoggedPages": ".pagelog",
-        "PageLogOptions": ".pagelog",
+        "LoggedPages": ".loggedpages",
+        "PageLogOptions": ".logoptions",
         "PageLogReader": ".reader",
         "PageLogWriter": ".pagelog",
-        "Parent": ".snapshot",
+        "Parent": ".parent",
         "RunRecord": ".journal",
         "RunSet": ".runs",
         "Segment": ".manifest",

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snaplib.errors import UsageError
+from snaplib.store.blockcuts import PageSequence, blocks_in
 from snaplib.store.blocks import BLOCK_PAGES, BlockFinder, Digests, block_digests
 from snaplib.store.index import PAGE_BYTES
 from snaplib.store.places import PLACE_SHIFT, Places
@@ -156,19 +157,18 @@ class Feed:
         """
         if self._owed:
             raise UsageError(f"{self._owed} bytes of the run before are missing")
-        ends = np.cumsum(pages.ends - pages.begins)
-        total = int(ends[-1]) if len(ends) else 0
-        done = 0
+        sequence, done = PageSequence(pages), 0
+        total = len(sequence)
         while done < total and not stopped() and self._have_buffer(stopped):
             assert self._buffer is not None
             room = self._buffer[self._fill :]
             after = min(total, done + len(room) // PAGE_BYTES)
             if self._finder is not None:
-                after = _whole_blocks(pages, ends, done, after)
+                after = sequence.whole_blocks(done, after)
                 if after == done:
                     self._send(stopped)
                     continue
-            some = _slice(pages, ends, done, after)
+            some = sequence.part(done, after)
             got = read(room[: some.pages * PAGE_BYTES], some)
             self._row_fill = self._fill
             self._fill += got.pages * PAGE_BYTES
@@ -176,7 +176,7 @@ class Feed:
             done += some.pages
             if self._fill == self._frames.frame_bytes:
                 self._send(stopped)
-        return _slice(pages, ends, 0, done)
+        return sequence.part(0, done)
 
     def _have_buffer(self, stopped: Callable[[], bool]) -> bool:
         if self._buffer is None:
@@ -195,7 +195,7 @@ class Feed:
         if self._finder is None or int(counts.max(initial=0)) < BLOCK_PAGES:
             self._add(begins, counts, places)
             return
-        at, pages = _blocks_in(begins, counts)
+        at, pages = blocks_in(begins, counts)
         if not len(at):
             self._add(begins, counts, places)
             return
@@ -271,39 +271,3 @@ class Feed:
         if self._buffer is not None:
             buffer, self._buffer = self._buffer, None
             self._frames.give_back(buffer)
-
-
-def _blocks_in(
-    begins: npt.NDArray[np.uint64], counts: npt.NDArray[np.uint64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-    """Return the blocks that are wholly in runs of pages: how many pages come before each, and its first page."""
-    skipped = (-begins % np.uint64(BLOCK_PAGES)).astype(np.int64)
-    blocks = np.maximum(counts.astype(np.int64) - skipped, 0) // BLOCK_PAGES
-    run = np.repeat(np.arange(len(blocks)), blocks)
-    step = np.arange(len(run)) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-    inside = skipped[run] + step * BLOCK_PAGES
-    before = np.cumsum(counts).astype(np.int64) - counts.astype(np.int64)
-    return before[run] + inside, begins[run] + inside.astype(np.uint64)
-
-
-def _whole_blocks(pages: RunSet, ends: npt.NDArray[np.uint64], first: int, after: int) -> int:
-    """Return where to end before ``after``, so that no block is cut in two; both are places in a set of pages."""
-    run = int(np.searchsorted(ends, after, "left"))
-    last = int(pages.ends[run]) - (int(ends[run]) - after)
-    cut = last % BLOCK_PAGES
-    if last == int(pages.ends[run]) or last - cut <= int(pages.begins[run]):
-        return after
-    return max(first, after - cut)
-
-
-def _slice(pages: RunSet, ends: npt.NDArray[np.uint64], first: int, after: int) -> RunSet:
-    """Return some pages of a set, given by their places in it; ends are the places of run ends."""
-    if first >= after:
-        return RunSet(pages.begins[:0], pages.ends[:0])
-    low = int(np.searchsorted(ends, first, "right"))
-    high = int(np.searchsorted(ends, after, "left")) + 1
-    begins, stops = pages.begins[low:high].copy(), pages.ends[low:high].copy()
-    lengths = pages.ends[low] - pages.begins[low]
-    begins[0] += np.uint64(first) - (ends[low] - lengths)
-    stops[-1] -= ends[high - 1] - np.uint64(after)
-    return RunSet(begins, stops)

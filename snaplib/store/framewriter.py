@@ -8,76 +8,34 @@ The few frame buffers are the only copy of the task's memory.
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
-from snaplib.errors import UsageError
 from snaplib.store import budget, codec
-from snaplib.store.balance import Balance, CodecFigures
+from snaplib.store.backlog import Backlog
 from snaplib.store.bulk import buffers
 from snaplib.store.index import FRAME, PAGE_BYTES
-from snaplib.store.places import PLACE_SHIFT
-from snaplib.store.segments import SEGMENT_BYTES, SegmentWriter
 from snaplib.store.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-__all__ = ["FrameWriter", "PageLogOptions"]
+    from snaplib.store.balance import CodecFigures
+    from snaplib.store.logoptions import PageLogOptions
+    from snaplib.store.segments import SegmentWriter
+
+__all__ = ["FrameWriter"]
 
 #: How often who waits for a buffer is asked whether to go on.
 _ASK_EVERY_S = 0.02
-#: In the background no more is accepted than what is stored within this time, or so many frames while nothing is
-#: known of the disk: when there is a notice it stands between the task and its dump.
-_MOST_BEHIND_S = 0.5
-_MOST_BEHIND = 2
-#: A disk that does nothing for this many times as long as a frame takes, and at least so long, has come to a halt.
-_HALT_TIMES = 4
-_HALT_LEAST_S = 0.1
 
 _Row = tuple[int, int, int, int, int, int]
 #: What tells frames apart: kind, stored bytes, pages, and 128 bits of hash.
 _Content = tuple[int, int, int, int]
-
-
-@attrs.frozen
-class PageLogOptions:
-    """How a page log is written.
-
-    Attributes:
-        codec: ``auto`` compresses what there is time for, ``zstd`` everything, ``none`` nothing.
-        level: zstd's level.
-        workers: How many threads compress; by default one less than there are CPUs, from 1 to 6.
-        frame_bytes: The size of a frame, a multiple of the page size; by default what `snaplib.store.budget` allows.
-        segment_bytes: The size from which on a new segment is begun.
-    """
-
-    codec: Literal["auto", "zstd", "none"] = "auto"
-    level: int = -1
-    workers: int = attrs.field(validator=attrs.validators.ge(1))
-    frame_bytes: int = attrs.field()
-    segment_bytes: int = SEGMENT_BYTES
-
-    @workers.default
-    def _workers(self) -> int:
-        return budget.coders(len(os.sched_getaffinity(0)))
-
-    @frame_bytes.default
-    def _frame_bytes(self) -> int:
-        return budget.frame_bytes(self.workers)
-
-    @frame_bytes.validator
-    def _check_frame_bytes(self, _attribute: object, value: int) -> None:
-        if value <= 0 or value % PAGE_BYTES:
-            raise UsageError(f"frames of {value} bytes are not of whole pages")
-        if value >= PAGE_BYTES << PLACE_SHIFT:
-            raise UsageError(f"frames of {value} bytes are too large")
 
 
 class FrameWriter:
@@ -106,19 +64,11 @@ class FrameWriter:
         codec.keep_buffers()
         #: Guards what follows, and tells when a frame is done.
         self._done = threading.Condition()
-        self._coding = 0
-        self._writing = 0
-        self._storing = 0
-        #: Bytes that the codec, and that the disk has yet to do.
-        self._to_code_bytes = 0
-        self._to_write_bytes = 0
-        self._balance = Balance(options.workers)
+        self._backlog = Backlog(options.workers, options.frame_bytes)
         self._background = False
         self._failure: Exception | None = None
         #: Where frames of new segments are, by what is stored: what comes again is not stored again.
         self._known: dict[_Content, tuple[int, int]] = {}
-        #: When the disk was last seen to do something, or was given something to do.
-        self._moved_s = 0.0
         self._workers = Workers(options.workers)
 
     @property
@@ -130,7 +80,7 @@ class FrameWriter:
     def codec_figures(self) -> CodecFigures:
         """What the codec has done so far."""
         with self._done:
-            return self._balance.codec_figures
+            return self._backlog.codec_figures
 
     def check(self) -> None:
         """Raise what went wrong with a frame, if anything did.
@@ -169,11 +119,7 @@ class FrameWriter:
     def _has_room(self) -> bool:
         if not self._free or not self._background:
             return bool(self._free)
-        waiting, coding = self._to_write_bytes, self._to_code_bytes
-        left_s = self._balance.left_s(waiting_bytes=waiting, coding_bytes=coding)
-        if left_s is None:
-            return waiting + coding < _MOST_BEHIND * self._options.frame_bytes
-        return left_s < _MOST_BEHIND_S
+        return self._backlog.is_short()
 
     def give_back(self, buffer: memoryview) -> None:
         """Take a buffer that will not be filled; its frame stays empty."""
@@ -223,7 +169,7 @@ class FrameWriter:
             StoreError: One could not be stored.
         """
         with self._done:
-            while self._coding + self._writing and self._failure is None:
+            while self._backlog.frames and self._failure is None:
                 if stopped is not None and stopped():
                     return False
                 self._done.wait(_ASK_EVERY_S if stopped is not None else None)
@@ -234,11 +180,7 @@ class FrameWriter:
     def halted(self) -> bool:
         """Return whether the disk has had something to do for long, and done nothing of it."""
         with self._done:
-            if not self._to_write_bytes:
-                return False
-            frame_s = self._balance.left_s(waiting_bytes=self.frame_bytes, coding_bytes=0)
-            most_s = max(_HALT_LEAST_S, _HALT_TIMES * (frame_s or 0.0))
-            return time.perf_counter() - self._moved_s > most_s
+            return self._backlog.halted()
 
     def frames(self) -> npt.NDArray[np.void]:
         """Return all frames, FRAME; those that were never stored have no pages."""
@@ -287,8 +229,7 @@ class FrameWriter:
         self._rows = [None if gone else row for row, gone in zip(self._rows, lost, strict=True)]
         with self._done:
             self._free = list(self._buffers)
-            self._coding = self._writing = self._storing = 0
-            self._to_code_bytes = self._to_write_bytes = 0
+            self._backlog.clear()
             self._failure = None
             self._known = {one: place for one, place in self._known.items() if place[0] in whole}
         return np.concatenate((np.zeros(len(self._before), np.bool_), np.array(lost, np.bool_)))
@@ -306,25 +247,18 @@ class FrameWriter:
         """
         policy = self._options.codec
         with self._done:
-            worth = policy == "zstd" or (policy == "auto" and self._balance.worth_trying(at))
+            worth = policy == "zstd" or (policy == "auto" and self._backlog.worth_trying(at))
             while self._failure is None:
                 at_once = stopped is not None and stopped()
-                if worth and (at_once or self._coding < self._most_coding):
-                    self._coding += 1
-                    self._to_code_bytes += size
+                if worth and (at_once or self._backlog.coding < self._most_coding):
+                    self._backlog.for_codec(size)
                     return True
-                may_write = not worth or (policy == "auto" and self._disk_has_time(size))
-                if may_write and (at_once or self._writing < budget.MOST_WRITING):
-                    self._writing += 1
-                    self._expect(size)
+                may_write = not worth or (policy == "auto" and self._backlog.disk_has_time(size))
+                if may_write and (at_once or self._backlog.writing < budget.MOST_WRITING):
+                    self._backlog.for_disk(size)
                     return False
                 self._done.wait(_ASK_EVERY_S if stopped is not None else None)
             raise self._failure
-
-    def _disk_has_time(self, size: int) -> bool:
-        return self._balance.disk_has_time(
-            size, waiting_bytes=self._to_write_bytes, coding_bytes=self._to_code_bytes
-        )
 
     def _code(self, at: int, buffer: memoryview, view: memoryview) -> None:
         """Compress one frame and pass it on; runs in a thread that compresses."""
@@ -337,21 +271,13 @@ class FrameWriter:
             return
         with self._done:
             size = len(view) if stored is None else len(stored)
-            self._balance.compressed(len(view), size, took_s)
-            self._to_code_bytes -= len(view)
-            self._expect(size)
+            self._backlog.coded(len(view), size, took_s)
         if stored is None:
             self._workers.write(self._write, at, codec.RAW, view, buffer, coded=True)
         else:
             pages = len(view) // PAGE_BYTES
             self.give_back(buffer)
             self._workers.write(self._write, at, codec.ZSTD, stored, None, pages, coded=True)
-
-    def _expect(self, size: int) -> None:
-        """Note that the disk has something more to write."""
-        if not self._to_write_bytes:
-            self._moved_s = time.perf_counter()
-        self._to_write_bytes += size
 
     def _fail(self, error: Exception) -> None:
         with self._done:
@@ -375,12 +301,7 @@ class FrameWriter:
         except Exception as error:  # noqa: BLE001 - raised again by the next call of the caller
             self._fail(error)
         with self._done:
-            if coded:
-                self._coding -= 1
-            else:
-                self._writing -= 1
-            self._to_write_bytes -= len(stored)
-            self._moved_s = time.perf_counter()
+            self._backlog.done(len(stored), coded=coded)
             if buffer is not None:
                 self._free.append(buffer)
             self._done.notify_all()
@@ -390,23 +311,22 @@ class FrameWriter:
         content = (kind, len(stored), pages, digest)
         with self._done:
             found = self._known.get(content)
-            self._storing += found is None
-            at_once = self._storing
         if found is None:
-            found = self._append(stored, at_once)
+            found = self._append(stored)
             with self._done:
                 self._known[content] = found
         segment, offset = found
         self._rows[at] = (segment, kind, offset, len(stored), pages, checksum)
 
-    def _append(self, stored: bytes | memoryview, at_once: int) -> tuple[int, int]:
+    def _append(self, stored: bytes | memoryview) -> tuple[int, int]:
+        with self._done:
+            at_once = self._backlog.appending()
         begun = time.perf_counter()
         try:
             return self._segments.append(stored)
         finally:
             with self._done:
-                self._storing -= 1
-                self._balance.written(len(stored), time.perf_counter() - begun, at_once)
+                self._backlog.appended(len(stored), time.perf_counter() - begun, at_once)
 
     def forget(self, segments: Collection[int]) -> None:
         """Store anew what comes again and is in some segments: they are to go.

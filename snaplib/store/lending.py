@@ -9,9 +9,10 @@ import numpy as np
 from snaplib.errors import SnapshotDamaged
 from snaplib.store import names
 from snaplib.store.codec import ZERO
-from snaplib.store.pagelog import LoggedPages
+from snaplib.store.loggedpages import LoggedPages
+from snaplib.store.parent import Parent
 from snaplib.store.places import Places
-from snaplib.store.snapshot import MOST_SEGMENTS, Parent
+from snaplib.store.wear import MOST_SEGMENTS
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -19,46 +19,21 @@ import numpy.typing as npt
 from snaplib.errors import UsageError
 from snaplib.store.blocks import BlockFinder, Blocks
 from snaplib.store.feed import Feed
-from snaplib.store.framewriter import FrameWriter, PageLogOptions
-from snaplib.store.index import FRAME, PAGE_BYTES, RUN, Index, Space
-from snaplib.store.places import PLACE_SHIFT, Places, frame_of
+from snaplib.store.framewriter import FrameWriter
+from snaplib.store.loggedpages import LoggedPages, frames_in
+from snaplib.store.logoptions import PageLogOptions
+from snaplib.store.numbering import Numbering
+from snaplib.store.places import frame_of
 from snaplib.store.runs import RunSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from snaplib.store.balance import CodecFigures
+    from snaplib.store.index import Index, Space
     from snaplib.store.segments import SegmentWriter
 
-__all__ = ["LoggedPages", "PageLogOptions", "PageLogWriter"]
-
-#: Pages of all spaces are numbered together: a space's number, shifted by so many bits, and the
-#: page's number in it.  57 bits of address are 45 of page.
-_SPACE_SHIFT = 48
-
-
-@attrs.frozen(eq=False)
-class LoggedPages:
-    """What a page log holds.
-
-    Attributes:
-        spaces: The spaces, in the order of their numbers.
-        places: Where the pages lie.
-        frames: FRAME, shape (m,): the frames; their segments are numbers of the log's.
-        blocks: What of them is known by its content.
-    """
-
-    spaces: tuple[Space, ...] = ()
-    places: Places = attrs.field(factory=Places.none)
-    frames: npt.NDArray[np.void] = attrs.field(factory=lambda: np.empty(0, FRAME))
-    blocks: Blocks = attrs.field(factory=Blocks)
-
-    def compacted(self) -> LoggedPages:
-        """Return the same without the frames that hold no page any more."""
-        live = self.places.pages_of_frames(len(self.frames)) > 0
-        numbers = np.where(live, np.cumsum(live) - 1, -1)
-        places, blocks = self.places.moved(numbers), self.blocks.moved(numbers)
-        return LoggedPages(self.spaces, places, self.frames[live], blocks)
+__all__ = ["PageLogWriter"]
 
 
 class PageLogWriter:
@@ -90,9 +65,9 @@ class PageLogWriter:
         #: Rows of what is declared: number of the first page, pages, flags.
         self._declared = array("Q")
         self._pages = 0
+        self._numbering = Numbering(before.spaces)
+        #: Guards what follows.
         self._lock = threading.Lock()
-        self._spaces = list(before.spaces)
-        self._numbers = {space: number for number, space in enumerate(self._spaces)}
         self._places = before.places
 
     @property
@@ -138,29 +113,19 @@ class PageLogWriter:
             vaddr: Its address.
             pages: How many pages from there are to be numbered.
         """
-        number = vaddr // PAGE_BYTES
-        if pages <= 0 or vaddr % PAGE_BYTES or (number + pages) >> _SPACE_SHIFT:
-            raise UsageError(f"no run of whole pages: {pages} pages at {vaddr:#x}")
-        with self._lock:
-            known = self._numbers.setdefault(space, len(self._spaces))
-            if known == len(self._spaces):
-                self._spaces.append(space)
-        return (known << _SPACE_SHIFT) + number
+        return self._numbering.number(space, vaddr, pages)
 
     def pages_of(self, space: Space) -> RunSet:
         """Return the numbers of all pages that a space can have."""
-        first = self.page_number(space, 0)
-        return RunSet.of([first], [first + (1 << _SPACE_SHIFT)])
+        return self._numbering.pages_of(space)
 
     def spaces(self) -> tuple[Space, ...]:
         """Return the spaces that pages have been numbered of."""
-        with self._lock:
-            return tuple(self._spaces)
+        return self._numbering.spaces()
 
     def located(self, number: int) -> tuple[Space, int]:
         """Return the space and the address of a page, given its number."""
-        space, page = divmod(number, 1 << _SPACE_SHIFT)
-        return self._spaces[space], page * PAGE_BYTES
+        return self._numbering.located(number)
 
     def reserve(self, limit: int) -> memoryview:
         """Give room for bytes of the last run that was declared; see `Feed.reserve`."""
@@ -289,38 +254,16 @@ class PageLogWriter:
         Args:
             segments: How many segments there are.
         """
-        self.drain()
-        with self._lock:
-            places = self._places
-        frames = self._frames.frames()
-        live = places.pages_of_frames(len(frames)) / np.maximum(frames["pages"], 1)
-        weights = live * frames["stored_bytes"]
-        return np.bincount(frames["segment"], weights, segments).astype(np.float64)
+        return self._logged().live_bytes(segments)
 
     def give_up(self, segments: Sequence[int]) -> None:
         """Let nothing that comes from now on be in some segments."""
-        given_up = frozenset(segments)
-        self._frames.forget(given_up)
-        self._finder.hide(self._in(self._frames.frames(), segments))
+        self._frames.forget(frozenset(segments))
+        self._finder.hide(frames_in(self._frames.frames(), segments))
 
     def pages_in(self, segments: Sequence[int]) -> RunSet:
         """Return the numbers of the pages that are in some segments."""
-        self.drain()
-        chosen = self._in(self._frames.frames(), segments)
-        with self._lock:
-            places = self._places
-        inside = chosen[frame_of(places.places)]
-        return RunSet.of(places.begins[inside], places.ends[inside])
-
-    @staticmethod
-    def _in(frames: npt.NDArray[np.void], segments: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Tell of each frame whether it is in one of some segments."""
-        # A table, for numpy.isin brings numpy.ma.
-        numbers = frames["segment"].astype(np.int64)
-        wanted = np.zeros(1 + max(int(numbers.max(initial=-1)), *segments, -1), np.bool_)
-        wanted[np.asarray(segments, np.int64)] = True
-        chosen: npt.NDArray[np.bool_] = wanted[numbers] & (frames["stored_bytes"] > 0)
-        return chosen
+        return self._logged().pages_in(segments)
 
     @property
     def found_pages(self) -> int:
@@ -334,10 +277,13 @@ class PageLogWriter:
 
     def content(self) -> LoggedPages:
         """Return what the log has; everything that came is stored by then."""
+        return attrs.evolve(self._logged(), blocks=self._finder.all())
+
+    def _logged(self) -> LoggedPages:
+        """Return the same without what is known by its content."""
         self.drain()
         with self._lock:
-            frames, blocks = self._frames.frames(), self._finder.all()
-            return LoggedPages(tuple(self._spaces), self._places, frames, blocks)
+            return LoggedPages(self._numbering.spaces(), self._places, self._frames.frames())
 
     def finish(self) -> Index:
         """Store what is left, wait for the workers and return the index of what was declared; the
@@ -348,21 +294,7 @@ class PageLogWriter:
             StoreError: Something could not be stored.
         """
         self.take(self._feed)
-        content = self.content()
-        rows = self._declared_rows()
-        owner, found = content.places.cut(rows[:, 0], rows[:, 0] + rows[:, 1])
-        missing = int(rows[:, 1].sum()) - found.pages
-        if missing:
-            raise UsageError(f"{missing} of the pages that were declared are not in the log")
-        index, used = _index(content, found, owner, rows[:, 2])
-        problems = index.problems()
-        if problems:
-            raise UsageError(f"the pages that were declared contradict each other: {problems[0]}")
-        numbers = np.full(len(content.frames), -1, np.int64)
-        numbers[used] = np.arange(len(used))
-        blocks = content.blocks.moved(numbers)
-        inside = blocks.places & np.uint64((1 << PLACE_SHIFT) - 1)
-        self._finished = Blocks(index.starts[frame_of(blocks.places)] + inside, blocks.digests)
+        index, self._finished = self.content().index(self._declared_rows())
         return index
 
     def close(self) -> None:
@@ -370,32 +302,3 @@ class PageLogWriter:
         for feed in self._feeds:
             feed.close()
         self._frames.close()
-
-
-def _index(
-    content: LoggedPages,
-    found: Places,
-    owner: npt.NDArray[np.int64],
-    flags: npt.NDArray[np.uint64],
-) -> tuple[Index, npt.NDArray[np.int64]]:
-    """Return the index of some pages of a log, and which frames are in it; owner tells the declaration of each run."""
-    used, compact = np.unique(frame_of(found.places), return_inverse=True)
-    frames = content.frames[used]
-    starts = np.cumsum(frames["pages"], dtype=np.uint64) - frames["pages"]
-    inside = found.places & np.uint64((1 << PLACE_SHIFT) - 1)
-    positions = starts[compact] + inside if len(used) else inside
-    lengths = found.ends - found.begins
-    # What one declaration says was only cut where a frame ended.
-    follows = (owner[1:] == owner[:-1]) & (positions[:-1] + lengths[:-1] == positions[1:])
-    first = np.flatnonzero(np.concatenate((np.ones(min(1, len(owner)), np.bool_), ~follows)))
-    runs = np.zeros(len(first), RUN)
-    if len(first):
-        space = (found.begins[first] >> np.uint64(_SPACE_SHIFT)).astype(np.int64)
-        page = found.begins[first] & np.uint64((1 << _SPACE_SHIFT) - 1)
-        runs["kind"] = np.array([one.kind for one in content.spaces])[space]
-        runs["id"] = np.array([one.id for one in content.spaces], np.uint64)[space]
-        runs["vaddr"] = page * np.uint64(PAGE_BYTES)
-        runs["pages"] = np.add.reduceat(lengths, first)
-        runs["flags"] = flags[owner[first]]
-        runs["position"] = positions[first]
-    return Index.build(runs, frames), used

@@ -13,12 +13,11 @@ finds that a manifest has gone meanwhile looks again.
 from __future__ import annotations
 
 import collections
-import contextlib
-import json
 from typing import TYPE_CHECKING
 
 from snaplib.errors import SnapshotDamaged, StoreTooNew
 from snaplib.store import names
+from snaplib.store.claims import claims_in
 from snaplib.store.manifest import Snapshot
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ class References:
             before = manifests.keys()
             try:
                 # Claims first: one that is taken back meanwhile is in a manifest by then.
-                claims = self._claims()
+                claims = claims_in(self._backend)
                 manifests = manifest_names(self._backend)
                 for claimer, claimed in claims.items():
                     if claimer not in manifests:
@@ -157,17 +156,3 @@ class References:
                 return None
             self._read[name] = [(one.owner, one.name) for one in snapshot.needed]
         return self._read[name]
-
-    def _claims(self) -> dict[str, list[tuple[str, str]]]:
-        found: dict[str, list[tuple[str, str]]] = {}
-        for name in list(self._backend.names(names.OBJECTS)):
-            folder, _, last = name.rpartition("/")
-            if last in (names.USES, names.BORROWS):
-                with contextlib.suppress(FileNotFoundError):
-                    try:
-                        claimed = json.loads(self._backend.get(name))
-                        pairs = [(str(owner), str(one)) for owner, one in claimed]
-                        found.setdefault(folder.rpartition("/")[2], []).extend(pairs)
-                    except (ValueError, TypeError) as error:
-                        raise SnapshotDamaged(f"{name} is not what was written") from error
-        return found

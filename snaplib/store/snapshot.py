@@ -4,61 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import io
-import json
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from snaplib import __version__
 from snaplib.arrays import distinct
-from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, UsageError
+from snaplib.errors import StoreError, StoreUnreachable, UsageError
 from snaplib.store import archive, names
 from snaplib.store.blocks import blocks_to_bytes
+from snaplib.store.claims import Claims
 from snaplib.store.codec import ZERO
 from snaplib.store.index import PAGE_BYTES, Index
 from snaplib.store.index_format import index_to_bytes
+from snaplib.store.logoptions import PageLogOptions
 from snaplib.store.manifest import Borrowed, Segment, Snapshot, StoredObject
-from snaplib.store.objectio import HashingWriter
-from snaplib.store.pagelog import LoggedPages, PageLogOptions, PageLogWriter
-from snaplib.store.presence import present
-from snaplib.store.runs import RunSet
+from snaplib.store.ownobjects import OwnObjects
+from snaplib.store.pagelog import PageLogWriter
+from snaplib.store.parent import Parent
 from snaplib.store.segments import SegmentWriter
+from snaplib.store.wear import worn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path, PurePosixPath
 
-    from snaplib.store.backend import Backend, ObjectWriter
+    from snaplib.store.backend import Backend
+    from snaplib.store.runs import RunSet
 
-__all__ = ["MOST_SEGMENTS", "Parent", "SnapshotWriter"]
+__all__ = ["SnapshotWriter"]
 
 _COPY_BYTES = 1 << 20
 
-#: A segment of which a smaller share is needed is given up.
-_LEAST_LIVE = 0.4
-#: More segments than this are not kept for one snapshot.
-MOST_SEGMENTS = 96
-
-
-@attrs.frozen(eq=False)
-class Parent:
-    """What the next snapshot of a task can be incremental to.
-
-    Attributes:
-        id: The snapshot.
-        pages: The pages that are known to be as they are there.
-        segments: Where those are.
-        is_lent: Whether nothing is known of the task's pages, so that each must be found by its content.
-    """
-
-    id: str
-    pages: LoggedPages
-    segments: tuple[Segment, ...]
-    is_lent: bool = False
+#: Names that no stream may have.
+_RESERVED = frozenset(
+    {names.INDEX, names.IMAGES, names.BLOCKS, names.USES, names.BORROWS, names.KEY}
+)
 
 
 class SnapshotWriter:
@@ -98,46 +82,31 @@ class SnapshotWriter:
         self.key = key
         self._backend = backend
         self._created = created
-        self._objects: dict[str, StoredObject] = {}
-        #: What is stored beside the rest, and what of it `commit` has to wait for.
-        self._aside = ThreadPoolExecutor(2, "snaplib-aside")
-        self._waiting: list[Future[None]] = []
         self._open = True
         #: Whether `commit` has been tried; and whether it is not known if the manifest is there.
         self._finishing = False
         self._is_uncertain = False
-        #: Objects that were to be deleted and are perhaps still there.
-        self._left_over: set[str] = set()
         self._hold = backend.hold(names.object_folder(snapshot_id))
-        #: What may be borrowed, and what is, by its reference.
-        self._lent: dict[str, Borrowed] = {}
-        self._borrowed: dict[str, Borrowed] = {}
+        self._objects = OwnObjects(backend, snapshot_id)
+        self._claims = Claims(backend, key, snapshot_id)
         self._parent = parent
         self._inherited = parent.segments if parent else ()
         try:
             if parent is not None:
-                self._claim(parent)
+                self._claims.segments(parent)
         except BaseException:
+            self._objects.close()
             self._discard()
             raise
         options = options or PageLogOptions()
         self._segments = SegmentWriter(
-            lambda number: self._create(names.segment(number), bulk=True),
+            lambda number: backend.create(
+                names.object_name(snapshot_id, names.segment(number)), bulk=True
+            ),
             options.segment_bytes,
             first=len(self._inherited),
         )
         self.pages = PageLogWriter(self._segments, options, parent.pages if parent else None)
-
-    def _claim(self, parent: Parent) -> None:
-        """Have the parent's segments kept, whatever becomes of the parent."""
-        claimed = [[segment.owner, segment.name] for segment in parent.segments]
-        name = names.object_name(self.id, names.USES)
-        self._backend.put_new(name, json.dumps(claimed).encode())
-        # In this order: who removes the parent deletes its manifest before looking for claims.
-        try:
-            self._backend.get(names.manifest_name(self.key, parent.id))
-        except FileNotFoundError:
-            raise NoSuchSnapshot(f"snapshot {parent.id} has been removed") from None
 
     def __enter__(self) -> Self:
         return self
@@ -149,9 +118,6 @@ class SnapshotWriter:
     def open(self) -> bool:
         """Whether it is neither committed nor aborted."""
         return self._open
-
-    def _create(self, name: str, *, bulk: bool = False) -> ObjectWriter:
-        return self._backend.create(names.object_name(self.id, name), bulk=bulk)
 
     def put_directory(
         self,
@@ -170,13 +136,14 @@ class SnapshotWriter:
         Raises:
             StoreError: It could not be stored.
         """
-        done = self._aside.submit(
-            self._put, names.IMAGES, lambda output: archive.pack(path, output, exclude)
-        )
+
+        def put() -> None:
+            self._objects.put(names.IMAGES, lambda output: archive.pack(path, output, exclude))
+
         if wait:
-            done.result()
+            put()
         else:
-            self._waiting.append(done)
+            self._objects.aside(put)
 
     def put_stream(self, name: str, source: IO[bytes]) -> None:
         """Store all that can be read from a file as an object.
@@ -189,17 +156,9 @@ class SnapshotWriter:
             UsageError: The name cannot be used.
             StoreError: It could not be stored.
         """
-        reserved = (
-            names.INDEX,
-            names.IMAGES,
-            names.BLOCKS,
-            names.USES,
-            names.BORROWS,
-            names.KEY,
-        )
-        if not name or "/" in name or name.startswith((".", "segment-")) or name in reserved:
+        if not name or "/" in name or name.startswith((".", "segment-")) or name in _RESERVED:
             raise UsageError(f"{name!r} cannot be the name of a stream")
-        self._put(name, lambda output: shutil.copyfileobj(source, output, _COPY_BYTES))
+        self._objects.put(name, lambda output: shutil.copyfileobj(source, output, _COPY_BYTES))
 
     def claim_objects(self, lender: Snapshot, wanted: Callable[[str], bool]) -> list[Borrowed]:
         """Have objects of an earlier snapshot kept, so that this one can `borrow` them.
@@ -214,25 +173,7 @@ class SnapshotWriter:
         Raises:
             StoreError: It could not be stored.
         """
-        lent = [one for one in lender.borrowed if wanted(one.name)]
-        lent += [
-            Borrowed(lender.id, name, one.size_bytes, one.blake3)
-            for name, one in lender.objects.items()
-            if one.blake3 is not None and wanted(name)
-        ]
-        if self._lent or lender.key != self.key or not lent:
-            return list(self._lent.values())
-        claimed = json.dumps([[one.owner, one.name] for one in lent]).encode()
-        claim = names.object_name(self.id, names.BORROWS)
-        self._backend.put_new(claim, claimed)
-        try:
-            # After the claim, as with segments.
-            self._backend.get(names.manifest_name(self.key, lender.id))
-        except FileNotFoundError:
-            self._backend.delete(claim)
-            return []
-        self._lent = {one.reference: one for one in lent}
-        return lent
+        return self._claims.objects(lender, wanted)
 
     def borrow(self, reference: str) -> None:
         """Make an object of `claim_objects` part of this snapshot.
@@ -240,25 +181,7 @@ class SnapshotWriter:
         Args:
             reference: Its `Borrowed.reference`.
         """
-        self._borrowed[reference] = self._lent[reference]
-
-    def _put(self, name: str, write: Callable[[IO[bytes]], None]) -> None:
-        if name in self._objects:
-            raise UsageError(f"the snapshot has an object {name} already")
-        if name in self._left_over:
-            self._backend.delete(names.object_name(self.id, name))
-            self._left_over.remove(name)
-        writer = self._create(name)
-        try:
-            hashing = HashingWriter(writer)
-            buffered = io.BufferedWriter(hashing, _COPY_BYTES)
-            write(buffered)
-            buffered.flush()
-            writer.commit()
-        except BaseException:
-            writer.abort()
-            raise
-        self._objects[name] = hashing.stored()
+        self._claims.borrow(reference)
 
     def commit(
         self,
@@ -287,26 +210,23 @@ class SnapshotWriter:
         try:
             index, segments = self._finish()
             if blocks := self.pages.blocks:
-                data = blocks_to_bytes(blocks)
-                self._waiting.append(
-                    self._aside.submit(self._put, names.BLOCKS, lambda output: _write(output, data))
-                )
-            self._put(names.INDEX, lambda output: _write(output, index_to_bytes(index)))
+                self._objects.aside(self._put_bytes, names.BLOCKS, blocks_to_bytes(blocks))
+            self._put_bytes(names.INDEX, index_to_bytes(index))
             # What becomes durable side by side costs a disk hardly more than one of it.
-            for done in self._waiting:
-                done.result()
+            self._objects.wait()
+            objects = self._objects.all()
             inherits = any(segment.owner != self.id for segment in segments)
             snapshot = Snapshot(
                 id=self.id,
                 key=self.key,
                 created_at=self._created.astimezone(dt.UTC).isoformat(),
                 snaplib_version=__version__,
-                objects=dict(sorted(self._objects.items())),
+                objects=objects,
                 raw_bytes=index.pages * PAGE_BYTES,
-                stored_bytes=sum(entry.size_bytes for entry in self._objects.values()),
+                stored_bytes=sum(entry.size_bytes for entry in objects.values()),
                 pages=index.pages,
                 segments=segments,
-                borrowed=tuple(self._borrowed[one] for one in sorted(self._borrowed)),
+                borrowed=self._claims.borrowed,
                 kind="incremental" if inherits else "full",
                 parent=self._parent.id if self._parent and inherits else None,
                 task=dict(task or {}),
@@ -328,16 +248,16 @@ class SnapshotWriter:
             self.abort()
             raise
         self._open = False
-        self._aside.shutdown()
+        self._objects.close()
         self.pages.close()
         # From now on the manifest says it.
         with contextlib.suppress(StoreError):
-            if self._parent is not None:
-                self._backend.delete(names.object_name(self.id, names.USES))
-            if self._lent:
-                self._backend.delete(names.object_name(self.id, names.BORROWS))
+            self._claims.release()
         self._hold.release()
         return snapshot
+
+    def _put_bytes(self, name: str, data: bytes) -> None:
+        self._objects.put(name, lambda output: output.write(data))
 
     def _put_manifest(self, manifest: bytes) -> None:
         name = names.manifest_name(self.key, self.id)
@@ -360,37 +280,16 @@ class SnapshotWriter:
     def _finish(self) -> tuple[Index, tuple[Segment, ...]]:
         """Make the segments durable; return the index, and the segments that it names."""
         index = self.pages.finish()
-        frames = index.frames
-        stored = frames["codec"] != ZERO
-        used = distinct(frames["segment"][stored])
-        frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
-        self._waiting.append(self._aside.submit(self._segments.commit, used.tolist()))
+        used = _renumbered(index.frames)
+        self._objects.aside(self._segments.commit, used)
         everything = self._all_segments()
-        segments = tuple(everything[number] for number in used.tolist())
+        segments = tuple(everything[number] for number in used)
         inherited = [segment for segment in segments if segment.owner != self.id]
-        self._waiting.append(self._aside.submit(self._check_inherited, inherited))
+        self._objects.aside(self._claims.check, inherited)
         for segment in segments:
             if segment.owner == self.id:
-                self._objects[segment.name] = StoredObject(segment.size_bytes)
+                self._objects.add(segment.name, StoredObject(segment.size_bytes))
         return index, segments
-
-    def _check_inherited(self, segments: list[Segment]) -> None:
-        """Make sure that what the manifest is going to name of earlier snapshots is there.
-
-        Raises:
-            StoreError: It is not, or nobody knows.
-        """
-        lost = [
-            segment
-            for segment, found in zip(segments, present(self._backend, segments), strict=True)
-            if not found
-        ]
-        if lost:
-            name = names.object_name(lost[0].owner, lost[0].name)
-            raise StoreError(
-                f"{name}, where an earlier snapshot has pages of the task, is missing or cut short",
-                hint="dump again: what is there no more is stored anew",
-            )
 
     def _all_segments(self) -> tuple[Segment, ...]:
         return self._inherited + tuple(
@@ -417,14 +316,9 @@ class SnapshotWriter:
             self.pages.give_up(dead.tolist())
             live = self.pages.live_bytes(len(segments))
             self._segments.drop(dead[live[dead] == 0].tolist())
-        chosen = complete & (live > 0) & (live < _LEAST_LIVE * sizes)
-        rest = np.flatnonzero(complete & (live > 0) & ~chosen)
-        if len(rest) > MOST_SEGMENTS:
-            fewest = rest[np.argsort(live[rest], kind="stable")]
-            chosen[fewest[: len(rest) - MOST_SEGMENTS * 3 // 4]] = True
-        worn = np.flatnonzero(chosen).tolist()
-        self.pages.give_up(worn)
-        return self.pages.pages_in(worn)
+        given_up = worn(live, sizes, complete).tolist()
+        self.pages.give_up(given_up)
+        return self.pages.pages_in(given_up)
 
     def prepare(self) -> None:
         """Have everything ready for the last pages, of which a task waits for the end.
@@ -448,20 +342,11 @@ class SnapshotWriter:
         """
         if not self._open or self._hold.lost:
             raise StoreError(f"what was written of snapshot {self.id} is lost")
-        for done in self._waiting:
-            # Whether it was stored or not, it goes.
-            done.exception()
-        self._waiting.clear()
+        self._objects.settle()
         lost = self.pages.retract(salvage=self._finishing or self.pages.failed)
         self._finishing = False
-        self._borrowed.clear()
-        self._left_over |= self._objects.keys() - {one.name for one in self._all_segments()}
-        self._objects.clear()
-        # If the store does not answer now, they are overwritten later.
-        with contextlib.suppress(StoreUnreachable):
-            for name in sorted(self._left_over):
-                self._backend.delete(names.object_name(self.id, name))
-                self._left_over.remove(name)
+        self._claims.borrow_nothing()
+        self._objects.retract(but=[segment.name for segment in self._all_segments()])
         return lost
 
     def as_parent(self) -> Parent:
@@ -470,12 +355,9 @@ class SnapshotWriter:
         # What else the log has may be in segments that nobody wanted.
         places = content.places.within(self.pages.declared())
         content = attrs.evolve(content, places=places).compacted()
-        frames = content.frames
-        stored = frames["codec"] != ZERO
-        used = distinct(frames["segment"][stored])
-        frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
+        used = _renumbered(content.frames)
         everything = self._all_segments()
-        return Parent(self.id, content, tuple(everything[number] for number in used.tolist()))
+        return Parent(self.id, content, tuple(everything[number] for number in used))
 
     def abort(self) -> None:
         """Remove all that was written; does nothing after `commit`, and may be called again."""
@@ -483,7 +365,7 @@ class SnapshotWriter:
             return
         self._open = False
         try:
-            self._aside.shutdown()
+            self._objects.close()
             self.pages.close()
             if not self._is_uncertain:
                 self._segments.abort()
@@ -500,5 +382,10 @@ class SnapshotWriter:
             self._hold.release()
 
 
-def _write(output: IO[bytes], data: bytes) -> None:
-    output.write(data)
+def _renumbered(frames: npt.NDArray[np.void]) -> list[int]:
+    """Number the segments of frames anew, without gaps; return those that have been in use, by their new numbers."""
+    stored = frames["codec"] != ZERO
+    used = distinct(frames["segment"][stored])
+    frames["segment"] = np.where(stored, np.searchsorted(used, frames["segment"]), 0)
+    numbers: list[int] = used.tolist()
+    return numbers

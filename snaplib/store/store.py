@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import json
 import os
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snaplib.errors import (
-    EncryptionKeyError,
     NoSuchSnapshot,
-    NotAStore,
     SnapshotDamaged,
     StoreError,
-    StoreTooNew,
     StoreUnreachable,
     UsageError,
 )
@@ -25,28 +20,21 @@ from snaplib.store.catalog import Catalog
 from snaplib.store.ends import End, Ends
 from snaplib.store.journal import Journal, RunRecord, all_runs
 from snaplib.store.manifest import Snapshot
+from snaplib.store.mark import unsealed
 from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
-from snaplib.store.sealed import Seal, SealedBackend, read_key
+from snaplib.store.sealed import SealedBackend, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from snaplib.store.backend import Backend
-    from snaplib.store.pagelog import PageLogOptions
-    from snaplib.store.snapshot import Parent, SnapshotWriter
+    from snaplib.store.logoptions import PageLogOptions
+    from snaplib.store.parent import Parent
+    from snaplib.store.snapshot import SnapshotWriter
     from snaplib.store.verify import Verification
 
 __all__ = ["Store"]
-
-#: The object that makes a folder a store.
-_MARK = "snaplib-store.json"
-#: Objects that are about to get their name.
-_TEMPORARY = re.compile(r"tmp/(clock-)?[0-9a-f]{16}")
-#: The newest layout this snaplib knows: that of encrypted stores.
-_FORMAT = 2
-#: The layout of the others.
-_PLAIN_FORMAT = 1
 
 
 def _now() -> dt.datetime:
@@ -115,19 +103,7 @@ class Store:
             encryption_key: The key of an encrypted store, 32 bytes.
             clock: Tells the time, with its zone.
         """
-        try:
-            mark = backend.get(_MARK)
-        except FileNotFoundError:
-            # A machine that lost its power while it made this a store may have left the beginnings.
-            empty = all(_TEMPORARY.fullmatch(name) for name in backend.names(""))
-            if not create or not empty:
-                raise NotAStore(f"{backend.url} is not a snaplib store") from None
-            mark = _new_mark(encryption_key)
-            # Somebody else may make it at the same time: what is there then counts.
-            with contextlib.suppress(FileExistsError):
-                backend.put_new(_MARK, mark)
-            mark = backend.get(_MARK)
-        return cls(_unsealed(backend, mark, encryption_key), clock)
+        return cls(unsealed(backend, encryption_key, create=create), clock)
 
     @property
     def url(self) -> str:
@@ -404,33 +380,3 @@ class Store:
             SnapshotDamaged: One is not what was written.
         """
         return all_runs(self._backend)
-
-
-def _new_mark(key: bytes | None) -> bytes:
-    fields: dict[str, Any] = {"format": _PLAIN_FORMAT}
-    if key is not None:
-        fields = {"format": _FORMAT, "encryption": Seal.new(key).to_json()}
-    return json.dumps(fields).encode()
-
-
-def _unsealed(backend: Backend, mark: bytes, key: bytes | None) -> Backend:
-    """Return the backend that understands what is in a store."""
-    try:
-        fields = json.loads(mark)
-        found, encryption = fields["format"], fields.get("encryption")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        found, encryption = None, None
-    if not isinstance(found, int):
-        raise NotAStore(f"{backend.url}: {_MARK} is not what snaplib writes")
-    if found > _FORMAT:
-        raise StoreTooNew(f"{backend.url} is of format {found}; this snaplib knows {_FORMAT}")
-    if encryption is None:
-        if key is not None:
-            raise EncryptionKeyError(
-                f"{backend.url} is not encrypted, and an encryption key was given",
-                hint="name a new store, or give no key",
-            )
-        return backend
-    if key is None:
-        raise EncryptionKeyError(f"{backend.url} is encrypted, and no key was given")
-    return SealedBackend(backend, Seal.from_json(key, encryption, backend.url))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from snaplib.errors import StoreError
 from snaplib.store.remote.lease import LEASE_NAME, LEASE_S, RemoteHold, lease_text
 from snaplib.store.remote.link import Link
-from snaplib.store.remote.objects import RemoteObjectReader, RemoteObjectWriter, put
+from snaplib.store.remote.objectreader import RemoteObjectReader
+from snaplib.store.remote.objects import RemoteObjectWriter, put
 from snaplib.store.throughput import Meter
 
 if TYPE_CHECKING:

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from snaplib.store.sealed.objects import (
-    SealedBulkReader,
-    SealedBulkWriter,
-    SealedReader,
-    SealedWriter,
-    open_whole,
-    seal_whole,
-)
+from snaplib.store.sealed.bulk import SealedBulkReader, SealedBulkWriter
+from snaplib.store.sealed.objects import SealedReader, SealedWriter, open_whole, seal_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -328,7 +328,7 @@ def test_nobody_who_is_in_a_hurry_waits_for_a_disk_that_stands_still(codec):
 
 def test_whether_a_disk_has_come_to_a_halt(monkeypatch):
     """It is told by what it has to do, and does not."""
-    monkeypatch.setattr("snaplib.store.framewriter._HALT_LEAST_S", 0.0)
+    monkeypatch.setattr("snaplib.store.backlog._HALT_LEAST_S", 0.0)
     gate = Gate()
     options = PageLogOptions(frame_bytes=PAGE_BYTES, workers=1, codec="none")
     frames = FrameWriter(gate, options, np.zeros(0, FRAME))
