@@ -67,12 +67,20 @@ def _parser(verb: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _open_standard_streams() -> None:
+    """Take the numbers of standard streams that are closed: what is opened next would pass for one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
         argv: The arguments without the program's name; ``sys.argv`` by default.
     """
+    _open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         _parser(None).print_help(sys.stderr)

@@ -17,6 +17,9 @@ def emit_json(data: Mapping[str, object]) -> None:
 
 def message(text: str) -> None:
     """Print one line on stderr, led by the program's name."""
+    if sys.stderr is None:
+        # Whoever read it went away.
+        return
     # A terminal in raw mode, as while a task has it, does not return its cursor by itself.
     end = "\r\n" if _raw_terminal() else "\n"
     print(f"snaplib: {text}", file=sys.stderr, end=end, flush=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.system.conftest import Bench, wait_until
+from tests.system.conftest import SNAPLIB, Bench, wait_until
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 75, 255])
@@ -54,6 +56,27 @@ def test_status_for_saved_is_chosen(bench: Bench) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 99
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_closed_standard_streams(bench: Bench, closed: tuple[int, ...]) -> None:
+    """As some daemons start their jobs: nothing else passes for one of them, and the run is a run."""
+    words = " ".join(f"{number}>&-" for number in closed)
+    program = "echo out; echo err >&2; head -c 1; ls -l /proc/self/fd > streams; exit 7"
+    shell = ["sh", "-c", f'exec "$@" {words}', "-"]
+    done = subprocess.run(
+        [*shell, *SNAPLIB, "run", "--events", "events", "--", "sh", "-c", program],
+        cwd=bench.folder,
+        env=bench.env,
+        timeout=100,
+        check=False,
+    )
+    told = (bench.folder / "events").read_text().splitlines()
+    assert done.returncode == 7
+    assert [json.loads(line)["event"] for line in (told[0], told[-1])] == ["started", "ended"]
+    streams = (bench.folder / "streams").read_text()
+    assert "events" not in streams
+    assert ".lock" not in streams
 
 
 def test_signals_reach_the_task(bench: Bench) -> None:
