@@ -14,7 +14,7 @@ from snaplib.testing.stores import MemoryBackend
 
 #: Frames of two blocks.
 OPTIONS = PageLogOptions(codec="zstd", frame_bytes=32 * PAGE_BYTES, workers=1)
-PAGES = 40
+PAGES = 72
 MANY = 10**6
 
 
@@ -105,10 +105,10 @@ class Actor:
         return self.result
 
 
-def told(store):
+def told(store, changed=(60, 70)):
     """A task that was restored is copied ahead anew and dumped; what it had changed since is stored."""
     memory = SampleMemory(store, PAGES, OPTIONS, find=True)
-    memory.write([36])
+    memory.write(changed)
     with memory.writer:
         memory.copy_ahead()
         memory.declare()
@@ -120,11 +120,15 @@ def written():
     """Two snapshots of which the second has pages of the first, which is gone; returns the objects and the second."""
     backend = MemoryBackend()
     store = Store.over(backend, create=True)
-    first, _ = told(store)
+    first, _ = told(store, changed=())
     second, content = told(store)
     assert [one.owner for one in second.segments] == [first.id, second.id]
     store.remove(first.id)
     check(store, second.id, content)
+    # The next one has pages of both.
+    third, content = told(store)
+    assert third.owners == {first.id, second.id}
+    store.remove(third.id)
     return backend.objects, second
 
 
