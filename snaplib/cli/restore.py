@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import time
 
@@ -10,7 +11,7 @@ from snaplib.checkpoint import CHANGED_FILES, restore
 from snaplib.cli.options import add_store
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signals
-from snaplib.errors import NoSuchSnapshot, UsageError
+from snaplib.errors import NoSuchSnapshot, RootRequired, UsageError
 from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
 from snaplib.scratch import sweep_scratch
@@ -62,6 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore, and unless detached look after the task as ``snaplib run`` does."""
     _check(args)
+    if os.geteuid() != 0:
+        raise RootRequired("restoring a task needs root")
     sweep_scratch()
     store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)

@@ -15,7 +15,7 @@ from typing import Any, Self, TextIO
 from snaplib.cli.notices import NOTICES, early_notices
 from snaplib.cli.options import above_zero, add_files, add_store, whole, zero_or_more
 from snaplib.cli.output import human_bytes, human_seconds, message
-from snaplib.errors import EXIT_SAVED, UsageError
+from snaplib.errors import EXIT_SAVED, RootRequired, UsageError
 from snaplib.event import Event
 from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
@@ -155,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "there is no command to run", hint="put it behind --: snaplib run -- CMD ..."
         )
+    if os.geteuid() != 0:
+        raise RootRequired("saving a task needs root")
     share_malloc_arena()
     sweep_scratch()
     with EventLog(args.events, quiet=args.quiet) as log:
@@ -232,7 +234,8 @@ class EventLog:
                 self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115 - __exit__ closes it
             except OSError as error:
                 raise UsageError(
-                    f"the events file {path} cannot be written: {error.strerror}"
+                    f"the events file {path} cannot be written: {error.strerror}",
+                    hint="name another one with --events",
                 ) from error
 
     def __enter__(self) -> Self:
@@ -279,7 +282,9 @@ def _for_people(event: Event) -> str:
     details = event.details
     match event.name:
         case "started":
-            return f"started {details['command']} (pid {details['pid']}, key {event.key})"
+            # It may have ended before anybody could look.
+            pid = f"pid {details['pid']}, " if details["pid"] else ""
+            return f"started {details['command']} ({pid}key {event.key})"
         case "not_started":
             return "notice came before anything was started; run the same command again"
         case "adopted":

@@ -117,7 +117,9 @@ class Trace:
             with self.path.open("rb") as file:
                 _read_header(file, self.path)
         except FileNotFoundError:
-            raise UsageError(f"there is no trace {self.path}") from None
+            raise UsageError(
+                f"there is no trace {self.path}", hint="record one with `snaplib watch --record`"
+            ) from None
 
     def __iter__(self) -> Iterator[Profile]:
         with self.path.open("rb") as file:

@@ -22,7 +22,9 @@ from snaplib.errors import (
     RootRequired,
     SnaplibError,
     TaskEnded,
+    UsageError,
 )
+from snaplib.runtime import runtime_dir
 from snaplib.session.control import Control
 from snaplib.session.outer import LOWEST_FD, Outer
 
@@ -145,6 +147,11 @@ def _failure(report: Mapping[str, Any], spec: Mapping[str, Any]) -> SnaplibError
                 )
             return CommandNotFound(f"{program}: command not found", hint="check its spelling")
         return CommandNotExecutable(f"{program}: {text}", hint="check what kind of file it is")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return UsageError(
+            f"there is no room in the runtime folder {runtime_dir()}: {os.strerror(number)}",
+            hint="make some, or name another folder in $SNAPLIB_RUNTIME_DIR",
+        )
     return SnaplibError(f"the session's init failed: {text}")
 
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from snaplib.errors import StoreError, StoreFull, StoreReadOnly
+from snaplib.errors import StoreDenied, StoreError, StoreFull, StoreReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,10 @@ def translated(path: Path, *, reading: bool = False) -> Iterator[None]:
             raise StoreFull(f"no room left in the store: {path}: {reason}") from error
         if not reading and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StoreReadOnly(f"the store cannot be written to: {path}: {reason}") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise StoreDenied(
+                f"cannot read {path}: {reason}", hint="run it as the store's owner, mostly root"
+            ) from error
         verb = "read" if reading else "write"
         raise StoreError(f"cannot {verb} {path}: {reason}") from error
 

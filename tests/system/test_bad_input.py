@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -214,6 +215,17 @@ def test_a_read_only_store(
         status=2,
         says="cannot be written",
     )
+
+
+def test_a_runtime_folder_without_room(bench: Bench, small_disk: Path) -> None:
+    """Said before anything is started, with what to do."""
+    full = small_disk / "full"
+    with full.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    env = {**bench.env, "SNAPLIB_RUNTIME_DIR": str(small_disk)}
+    refused(bench, "run", "--", "touch", "started", status=2, says="$SNAPLIB_RUNTIME_DIR", env=env)
+    assert not (bench.folder / "started").exists()
 
 
 @pytest.mark.parametrize(("criu", "says"), [("/nowhere/criu", "/nowhere/criu"), ("old", "3.17")])
