@@ -46,13 +46,7 @@ def cache_dir(name: str) -> Path:
     Raises:
         UsageError: Someone else owns it, or others may write to it, or it cannot be made.
     """
-    if named := os.environ.get("SNAPLIB_CACHE_DIR"):
-        path = Path(named)
-    elif base := os.environ.get("XDG_CACHE_HOME"):
-        path = Path(base) / "snaplib"
-    else:
-        path = Path("~/.cache/snaplib").expanduser()
-    return _ours_alone(path / name, "cache", "SNAPLIB_CACHE_DIR")
+    return _ours_alone(_of_user("CACHE", "~/.cache") / name, "cache", "SNAPLIB_CACHE_DIR")
 
 
 def state_dir() -> Path:
@@ -62,13 +56,13 @@ def state_dir() -> Path:
     Raises:
         UsageError: Someone else owns it, or others may write to it, or it cannot be made.
     """
-    if named := os.environ.get("SNAPLIB_STATE_DIR"):
-        path = Path(named)
-    elif base := os.environ.get("XDG_STATE_HOME"):
-        path = Path(base) / "snaplib"
-    else:
-        path = Path("~/.local/state/snaplib").expanduser()
-    return _ours_alone(path, "state", "SNAPLIB_STATE_DIR")
+    return _ours_alone(_of_user("STATE", "~/.local/state"), "state", "SNAPLIB_STATE_DIR")
+
+
+def _of_user(what: str, home: str) -> Path:
+    if named := os.environ.get(f"SNAPLIB_{what}_DIR"):
+        return Path(named)
+    return Path(os.environ.get(f"XDG_{what}_HOME") or home).expanduser() / "snaplib"
 
 
 def _ours_alone(path: Path, kind: str, variable: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from snaplib.checkpoint.order import DumpOrder
 from snaplib.checkpoint.tracked import TrackedDump
 from snaplib.criu import PARENT_NAMES
+from snaplib.criu.request import new_request
 
 __all__ = ["DUMP_LOG", "GHOST_LIMIT_BYTES", "dump_request", "is_no_image"]
 
@@ -37,21 +38,15 @@ def dump_request(
         shell_job: Whether the task is in a session whose leader is not part of it.
     """
     session = order.task.session
-    request = messages.criu_req(type=messages.DUMP)
+    request = new_request(messages, messages.DUMP, images, DUMP_LOG)
     opts = request.opts
-    opts.images_dir_fd = -1
-    opts.images_dir = str(images)
-    opts.log_file = DUMP_LOG
-    opts.log_level = 2
     opts.pid = order.task.ns_pid if session else order.task.pid
     opts.leave_running = order.leave_running
-    opts.notify_scripts = True
     opts.ps.fd = page_fd
     opts.ext_unix_sk = True
     opts.file_locks = True
     opts.link_remap = True
     opts.ghost_limit = GHOST_LIMIT_BYTES
-    opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
     opts.shell_job = shell_job
     # What becomes of them is decided where they are restored.

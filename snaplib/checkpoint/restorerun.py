@@ -14,6 +14,7 @@ from snaplib.checkpoint.settling import are_closed, settle_connections
 from snaplib.checkpoint.watchdog import Watchdog
 from snaplib.criu import Criu, CriuError, Notification, Swrk
 from snaplib.criu.droppable import without_droppable_memory
+from snaplib.criu.request import new_request
 from snaplib.criu.timers import with_running_timers
 from snaplib.errors import RestoreFailed
 from snaplib.kernel.memory import has_droppable_memory
@@ -68,19 +69,13 @@ def run_restore(
         for descriptor, _key in inherited:
             os.close(descriptor)
     messages = swrk.messages
-    request = messages.criu_req(type=messages.RESTORE)
+    request = new_request(messages, messages.RESTORE, images.path, RESTORE_LOG)
     opts = request.opts
-    opts.images_dir_fd = -1
-    opts.images_dir = str(images.path)
     # What has become the task's memory is freed in the images.
     opts.auto_dedup = images.in_memory
-    opts.log_file = RESTORE_LOG
-    opts.log_level = 2
-    opts.notify_scripts = True
     opts.ext_unix_sk = True
     opts.file_locks = True
     opts.link_remap = True
-    opts.manage_cgroups_mode = messages.IGNORE
     opts.network_lock = messages.NFTABLES
     # CRIU refuses images of closed connections unless it is told of them again.
     opts.tcp_close = are_closed(snapshot)

@@ -7,7 +7,15 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from snaplib.cli.options import above_zero, add_json, add_store, add_task, zero_or_more
+from snaplib.cli.options import (
+    add_arm,
+    add_bandwidth,
+    add_json,
+    add_store,
+    add_task,
+    add_window,
+    zero_or_more,
+)
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
 
 if TYPE_CHECKING:
@@ -22,19 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_task(parser)
     add_store(parser)
     add_json(parser)
-    parser.add_argument(
-        "--window",
-        type=above_zero("seconds"),
-        default=120.0,
-        metavar="SECONDS",
-        help="from the notice to the end of the machine (default: 120)",
-    )
-    parser.add_argument(
-        "--bandwidth",
-        type=above_zero("10^6 bytes a second"),
-        metavar="MB/S",
-        help="suppose this of the way to the store, in 10^6 bytes a second, instead of what was measured",
-    )
+    add_window(parser)
+    add_bandwidth(parser)
     parser.add_argument(
         "--watch",
         type=zero_or_more("seconds"),
@@ -43,13 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="watch_s",
         help="see for so long what the task writes (default: 5; 0 to look once)",
     )
-    parser.add_argument(
-        "--arm",
-        choices=("all", "sample", "none"),
-        default="sample",
-        help="which writes to memory to see: all, those to a sample of an eighth of it (default), or none, and first "
-        "touches only",
-    )
+    add_arm(parser)
 
 
 def run(args: argparse.Namespace) -> int:

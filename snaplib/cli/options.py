@@ -11,10 +11,13 @@ from typing import Any, Protocol
 __all__ = [
     "Arguments",
     "above_zero",
+    "add_arm",
+    "add_bandwidth",
     "add_files",
     "add_json",
     "add_store",
     "add_task",
+    "add_window",
     "default_store",
     "whole",
     "zero_or_more",
@@ -127,3 +130,35 @@ def add_files(parser: Arguments) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def add_arm(parser: argparse.ArgumentParser) -> None:
+    """Add ``--arm``."""
+    parser.add_argument(
+        "--arm",
+        choices=("all", "sample", "none"),
+        default="sample",
+        help="which writes to memory to see: all, those to a sample of an eighth of it (default), or none, and first "
+        "touches only",
+    )
+
+
+def add_window(parser: argparse.ArgumentParser) -> None:
+    """Add ``--window`` of what is only supposed."""
+    parser.add_argument(
+        "--window",
+        type=above_zero("seconds"),
+        default=120.0,
+        metavar="SECONDS",
+        help="from the notice to the end of the machine (default: 120)",
+    )
+
+
+def add_bandwidth(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bandwidth``."""
+    parser.add_argument(
+        "--bandwidth",
+        type=above_zero("10^6 bytes a second"),
+        metavar="MB/S",
+        help="suppose this of the way to the store, in 10^6 bytes a second, instead of what was measured",
+    )

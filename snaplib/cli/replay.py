@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from snaplib.cli.options import above_zero, add_json, add_store
+from snaplib.cli.options import add_bandwidth, add_json, add_store, add_window
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message, table
 from snaplib.errors import UsageError
 
@@ -22,19 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", metavar="TRACE", help="what `snaplib watch --record` has written")
     add_store(parser)
     add_json(parser)
-    parser.add_argument(
-        "--window",
-        type=above_zero("seconds"),
-        default=120.0,
-        metavar="SECONDS",
-        help="from a notice to the end of the machine (default: 120)",
-    )
-    parser.add_argument(
-        "--bandwidth",
-        type=above_zero("10^6 bytes a second"),
-        metavar="MB/S",
-        help="of the way to the store, in 10^6 bytes a second (default: as measured here)",
-    )
+    add_window(parser)
+    add_bandwidth(parser)
     parser.add_argument(
         "--ratio",
         type=float,

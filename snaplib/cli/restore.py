@@ -8,9 +8,10 @@ import subprocess
 import time
 
 from snaplib.checkpoint import CHANGED_FILES, restore
+from snaplib.cli.eventlog import EventLog
 from snaplib.cli.options import add_store
 from snaplib.cli.output import emit_json, human_seconds, message
-from snaplib.cli.run import EventLog, add_supervision, choose_saver, obey_signals
+from snaplib.cli.run import add_supervision, choose_saver, obey_signals
 from snaplib.errors import NoSuchSnapshot, RootRequired, UsageError
 from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from snaplib.cli.options import above_zero, add_task
+from snaplib.cli.options import above_zero, add_arm, add_task
 from snaplib.cli.output import human_bytes, message
 
 if TYPE_CHECKING:
@@ -36,13 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="interval_s",
         help="time between two profiles (default: 1)",
     )
-    parser.add_argument(
-        "--arm",
-        choices=("all", "sample", "none"),
-        default="sample",
-        help="which writes to memory to see: all, those to a sample of an eighth of it (default), or none, and first "
-        "touches only",
-    )
+    add_arm(parser)
     parser.add_argument("--record", metavar="FILE", help="also record the profiles in a trace")
     parser.add_argument(
         "--json", action="store_true", help="print each profile as one JSON object on a line"

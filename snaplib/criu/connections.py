@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +129,7 @@ def read_connections(criu: Criu, images: Path) -> tuple[Connection, ...]:
     Raises:
         ValueError: An image is damaged.
     """
-    message = image_messages(criu, "fdinfo").file_entry
-    found = [_connection(one) for one in image_entries(images / _FILES, message)]
-    return tuple(one for one in found if one is not None)
+    return tuple(_record(one) for one in _sockets(criu, images) if _is_connection(one))
 
 
 def read_servers(criu: Criu, images: Path) -> tuple[Connection, ...]:
@@ -144,11 +142,8 @@ def read_servers(criu: Criu, images: Path) -> tuple[Connection, ...]:
     Raises:
         ValueError: An image is damaged.
     """
-    message = image_messages(criu, "fdinfo").file_entry
     return tuple(
-        _record(one.isk)
-        for one in image_entries(images / _FILES, message)
-        if one.HasField("isk") and one.isk.src_port and not one.isk.dst_port
+        _record(one) for one in _sockets(criu, images) if one.src_port and not one.dst_port
     )
 
 
@@ -167,7 +162,9 @@ def place_connections(criu: Criu, images: Path, placements: Mapping[int, Placeme
         return
 
     def change(entry: Any) -> bool:
-        if _connection(entry) is None or entry.isk.id not in placements:
+        if not entry.HasField("isk") or not _is_connection(entry.isk):
+            return False
+        if entry.isk.id not in placements:
             return False
         _place(entry.isk, placements[entry.isk.id])
         return True
@@ -175,13 +172,16 @@ def place_connections(criu: Criu, images: Path, placements: Mapping[int, Placeme
     rewrite_entries(images / _FILES, image_messages(criu, "fdinfo").file_entry, change)
 
 
-def _connection(entry: Any) -> Connection | None:
-    if not entry.HasField("isk"):
-        return None
-    one = entry.isk
-    if one.proto != socket.IPPROTO_TCP or one.type != socket.SOCK_STREAM or not one.dst_port:
-        return None
-    return _record(one)
+def _sockets(criu: Criu, images: Path) -> Iterator[Any]:
+    """Yield the sockets of the Internet's families, inet_sk_entry."""
+    for entry in image_entries(images / _FILES, image_messages(criu, "fdinfo").file_entry):
+        if entry.HasField("isk"):
+            yield entry.isk
+
+
+def _is_connection(one: Any) -> bool:
+    is_tcp = one.proto == socket.IPPROTO_TCP and one.type == socket.SOCK_STREAM
+    return is_tcp and bool(one.dst_port)
 
 
 def _record(one: Any) -> Connection:

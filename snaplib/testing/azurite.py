@@ -9,41 +9,32 @@ import hmac
 import http.client
 import secrets
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from snaplib.testing.emulator import Emulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Azurite"]
 
-_START_S = 100.0
 _ACCOUNT = "devstoreaccount1"
 _VERSION = "2023-11-03"
 
 
-class Azurite:
+class Azurite(Emulator):
     """Azurite in a process of its own, its data in memory; a context manager.
 
     Args:
         folder: Where ``tests/clouds/prepare`` has put it.
-
-    Attributes:
-        server: Its address.
     """
 
     def __init__(self, folder: Path) -> None:
         self._key = base64.b64encode(secrets.token_bytes(64)).decode()
         self._data = tempfile.mkdtemp(prefix="azurite-")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.server = f"http://127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [
+        super().__init__(
+            lambda port: [
                 folder / "node",
                 folder / "node_modules/azurite/dist/src/blob/main.js",
                 "--blobHost=127.0.0.1",
@@ -52,34 +43,21 @@ class Azurite:
                 "--silent",
                 "--disableTelemetry",
             ],
+            start_s=100.0,
+            failure="Azurite does not start",
             cwd=self._data,
-            env={"AZURITE_ACCOUNTS": f"{_ACCOUNT}:{self._key}", "PATH": "/usr/bin:/bin"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            environment={"AZURITE_ACCOUNTS": f"{_ACCOUNT}:{self._key}", "PATH": "/usr/bin:/bin"},
         )
-        deadline = time.monotonic() + _START_S
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                return
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.close()
-                raise RuntimeError("Azurite does not start")
-            time.sleep(0.05)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the server."""
-        self._process.kill()
-        self._process.wait()
+        super().close()
         shutil.rmtree(self._data, ignore_errors=True)
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return self.address
 
     def url(self, container: str, folder: str, server: str | None = None) -> str:
         """Return the address of a store.

@@ -12,7 +12,7 @@ import json
 import secrets
 import urllib.parse
 
-from snaplib.testing.s3 import FaultyProxy
+from snaplib.testing.faultyproxy import FaultyProxy
 
 __all__ = ["GoogleStorage"]
 

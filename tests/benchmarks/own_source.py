@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from snaplib import Store, Supervisor
-from snaplib.cli.run import EventLog
+from snaplib.cli.eventlog import EventLog
 from snaplib.reclaim import Notice
 from snaplib.reclaim.source import Report
 

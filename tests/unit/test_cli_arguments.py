@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from snaplib.cli import VERBS, _parser, main
+from snaplib.cli.eventlog import EventLog
 from snaplib.cli.notices import NOTICES
-from snaplib.cli.run import EventLog
 from snaplib.event import Event
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

@@ -23,6 +23,7 @@ from snaplib.criu import (
     write_bare_parent,
 )
 from snaplib.criu.pagemap import PAGE_BYTES
+from snaplib.criu.request import new_request
 from snaplib.errors import ShimUnusable
 from snaplib.scratch import scratch_dir
 from snaplib.store import Space
@@ -104,17 +105,11 @@ def trial_dump(
 
 
 def _request(messages: Any, images: Path, pid: int, page_fd: int) -> Any:
-    request = messages.criu_req(type=messages.DUMP)
+    request = new_request(messages, messages.DUMP, images, _LOG)
     opts = request.opts
-    opts.images_dir_fd = -1
-    opts.images_dir = str(images)
-    opts.log_file = _LOG
-    opts.log_level = 2
     opts.pid = pid
     opts.leave_running = True
-    opts.notify_scripts = True
     opts.ps.fd = page_fd
     opts.track_mem = True
     opts.parent_img = write_bare_parent(images)
-    opts.manage_cgroups_mode = messages.IGNORE
     return request

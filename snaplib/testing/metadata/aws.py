@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
-from snaplib.testing.metadata.service import FakeMetadata, titled
+from snaplib.testing.metadata.service import Answer, FakeMetadata, Question
 
 __all__ = ["FakeAws"]
 
@@ -43,25 +43,21 @@ class FakeAws(FakeMetadata):
         """Let all tokens that were given be good no more."""
         self._tokens.clear()
 
-    def answer(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],  # noqa: ARG002 - the base's
-        headers: dict[str, str],
-        body: bytes,  # noqa: ARG002 - the base's
-    ) -> tuple[int, str, dict[str, str]]:
+    def answer(self, question: Question) -> Answer:
         """Return status, text and headers for a question."""
-        if path == "/latest/api/token":
-            if method != "PUT" or "X-Aws-Ec2-Metadata-Token-Ttl-Seconds" not in titled(headers):
+        if question.path == "/latest/api/token":
+            if (
+                question.method != "PUT"
+                or "X-Aws-Ec2-Metadata-Token-Ttl-Seconds" not in question.headers
+            ):
                 return 400, "", {}
             token = uuid.uuid4().hex
             self._tokens.add(token)
             return 200, token, {}
-        if titled(headers).get("X-Aws-Ec2-Metadata-Token") not in self._tokens:
+        if question.headers.get("X-Aws-Ec2-Metadata-Token") not in self._tokens:
             return 401, "", {}
         told = {
             "/latest/meta-data/spot/instance-action": self._action,
             "/latest/meta-data/events/recommendations/rebalance": self._rebalance,
-        }.get(path)
+        }.get(question.path)
         return (404, "", {}) if told is None else (200, json.dumps(told), {})

@@ -7,7 +7,7 @@ import json
 import uuid
 from typing import Any
 
-from snaplib.testing.metadata.service import FakeMetadata, titled
+from snaplib.testing.metadata.service import Answer, FakeMetadata, Question
 
 __all__ = ["FakeAzure"]
 
@@ -68,23 +68,16 @@ class FakeAzure(FakeMetadata):
         self._events = []
         self._incarnation += 1
 
-    def answer(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],
-        headers: dict[str, str],
-        body: bytes,
-    ) -> tuple[int, str, dict[str, str]]:
+    def answer(self, question: Question) -> Answer:
         """Return status, text and headers for a question."""
-        if titled(headers).get("Metadata") != "true" or "api-version" not in query:
+        if question.headers.get("Metadata") != "true" or "api-version" not in question.query:
             return 400, "", {}
-        if path == "/metadata/instance/compute/name":
+        if question.path == "/metadata/instance/compute/name":
             return 200, self.name, {}
-        if path != "/metadata/scheduledevents":
+        if question.path != "/metadata/scheduledevents":
             return 404, "", {}
-        if method == "POST":
-            self.started += [one["EventId"] for one in json.loads(body)["StartRequests"]]
+        if question.method == "POST":
+            self.started += [one["EventId"] for one in json.loads(question.body)["StartRequests"]]
             return 200, "", {}
         document = {"DocumentIncarnation": self._incarnation, "Events": self._events}
         return 200, json.dumps(document), {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snaplib.testing.metadata.service import FakeMetadata, titled
+from snaplib.testing.metadata.service import Answer, FakeMetadata, Question
 
 __all__ = ["FakeGcp"]
 
@@ -40,23 +40,16 @@ class FakeGcp(FakeMetadata):
             self._etags[name] += 1
             self._changed.notify_all()
 
-    def answer(
-        self,
-        method: str,  # noqa: ARG002 - the base's
-        path: str,
-        query: dict[str, str],
-        headers: dict[str, str],
-        body: bytes,  # noqa: ARG002 - the base's
-    ) -> tuple[int, str, dict[str, str]]:
+    def answer(self, question: Question) -> Answer:
         """Return status, text and headers for a question."""
-        if titled(headers).get("Metadata-Flavor") != "Google":
+        if question.headers.get("Metadata-Flavor") != "Google":
             return 403, "", {}
-        name = path.rpartition("/")[2]
+        name = question.path.rpartition("/")[2]
         if name not in self._values:
             return 404, "", {}
         with self._changed:
-            if query.get("wait_for_change") == "true":
-                known = query.get("last_etag", str(self._etags[name]))
-                timeout_s = float(query.get("timeout_sec", "3600"))
+            if question.query.get("wait_for_change") == "true":
+                known = question.query.get("last_etag", str(self._etags[name]))
+                timeout_s = float(question.query.get("timeout_sec", "3600"))
                 self._changed.wait_for(lambda: str(self._etags[name]) != known, timeout_s)
             return 200, self._values[name], {"ETag": str(self._etags[name])}

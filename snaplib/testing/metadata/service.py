@@ -11,7 +11,31 @@ import time
 import urllib.parse
 from typing import Any, Self
 
-__all__ = ["FakeMetadata", "titled"]
+import attrs
+
+__all__ = ["Answer", "FakeMetadata", "Question"]
+
+#: Status, text and headers.
+Answer = tuple[int, str, dict[str, str]]
+
+
+@attrs.frozen
+class Question:
+    """A request.
+
+    Attributes:
+        method: Such as ``GET``.
+        path: Without the query.
+        query: Its fields.
+        headers: By their names as they are usually written.
+        body: What was sent.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -50,10 +74,14 @@ class FakeMetadata:
                 if fake.silent:
                     self.close_connection = True
                     return
-                query = dict(urllib.parse.parse_qsl(path.query))
-                status, text, headers = fake.answer(
-                    self.command, path.path, query, dict(self.headers.items()), body
+                question = Question(
+                    method=self.command,
+                    path=path.path,
+                    query=dict(urllib.parse.parse_qsl(path.query)),
+                    headers={name.title(): value for name, value in self.headers.items()},
+                    body=body,
                 )
+                status, text, headers = fake.answer(question)
                 data = text.encode()
                 self.send_response(status)
                 for name, value in headers.items():
@@ -101,14 +129,7 @@ class FakeMetadata:
         self._server.server_close()
         self._thread.join()
 
-    def answer(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str],
-        headers: dict[str, str],
-        body: bytes,
-    ) -> tuple[int, str, dict[str, str]]:
+    def answer(self, question: Question) -> Answer:
         """Return status, text and headers for a question."""
         raise NotImplementedError
 
@@ -140,8 +161,3 @@ class FakeMetadata:
 
     def _moment(self, seconds: float) -> dt.datetime:
         return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds + self.clock_offset_s)
-
-
-def titled(headers: dict[str, str]) -> dict[str, str]:
-    """Return headers by their names as they are usually written."""
-    return {name.title(): value for name, value in headers.items()}
