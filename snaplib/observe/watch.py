@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from snaplib.errors import TaskEnded, UsageError
-from snaplib.kernel import ProcFs
 from snaplib.observe.armed import Arm, ArmedMemory
-from snaplib.observe.descriptors import DescriptorKind, kind_number
-from snaplib.observe.growth import Growth
-from snaplib.observe.memoryreader import MemoryReader
-from snaplib.observe.opening import open_source
-from snaplib.observe.profile import FaultCounts, Losses, Member, Profile
-from snaplib.observe.source import Look, Source
+from snaplib.observe.profiler import Profiler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from snaplib.observe.profile import Profile
     from snaplib.observe.tracking import PageTracker, ScanReport
     from snaplib.track import TrackableTask
 
 __all__ = ["Watch"]
-
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Watch:
@@ -64,14 +54,9 @@ class Watch:
             raise UsageError(f"an interval of {interval_s} s is not between 0.01 and 3600 s")
         self.interval_s = interval_s
         self._task = task
-        self._procfs = task.procfs
         self._armed = ArmedMemory(task, arm, tracker)
-        self._want_source = source
+        self._profiler = Profiler(task, self._armed, source)
         self._on_profile = on_profile
-        self._source: Source | None = None
-        self._memory = MemoryReader(self._procfs, self._armed.keep_mapped)
-        self._growth = Growth()
-        self._cgroup = ""
         self._newest: Profile | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -93,12 +78,11 @@ class Watch:
             TaskEnded: The task has ended.
         """
         try:
-            self._cgroup = _cgroup_of(self._procfs, self._task.pid)
-            self._source = self._open_source()
+            self._profiler.open()
             # It is the task that is looked at, and not a stranger who has its pid by now: it is still there.
             self._task.members()
             self._armed.begin()
-            self._newest = self._take()
+            self._newest = self._profiler.take()
         except BaseException:
             self.close()
             raise
@@ -118,9 +102,7 @@ class Watch:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        self._profiler.close()
         self._armed.disarm()
 
     @property
@@ -183,7 +165,7 @@ class Watch:
                 due_s = max(due_s + self.interval_s, time.monotonic())
                 if self._stop.wait(due_s - time.monotonic()):
                     return
-                profile = self._take()
+                profile = self._profiler.take()
                 if profile is None:
                     self._ended = True
                     return
@@ -197,89 +179,3 @@ class Watch:
         finally:
             with self._changed:
                 self._changed.notify_all()
-
-    def _take(self) -> Profile | None:
-        """Return a new profile; None when no process of the task is alive."""
-        assert self._source is not None
-        began_s = time.monotonic()
-        wall_s = time.time()
-        look = self._source.look()
-        if not look.pids:
-            return None
-        if self._newest is not None:
-            self._armed.scan()
-        memory = self._memory.read(look.pids, self._memfds(look))
-        self._armed.add_faults(began_s, look.faults.writes or look.faults.other)
-        figures = self._armed.figures(memory.dumpable_bytes)
-        before = self._newest
-        return Profile(
-            monotonic_s=began_s,
-            wall_s=wall_s,
-            interval_s=0.0 if before is None else began_s - before.monotonic_s,
-            duration_s=time.monotonic() - began_s,
-            pid=self._task.pid,
-            source=self._source.kind,
-            notes=self._source.notes + self._armed.notes,
-            members=tuple(self._members(look)),
-            cgroup=self._cgroup,
-            memory=memory,
-            growth_bytes_s=self._growth.add(began_s, memory.dumpable_bytes),
-            dirty_basis=figures.basis,
-            dirty_rate_bytes_s=figures.rate_bytes_s,
-            dirty_runs=figures.runs,
-            page_ages=figures.ages,
-            untracked_bytes=figures.untracked_bytes,
-            frozen_s=figures.frozen_s,
-            faults=look.faults,
-            counts=look.counts,
-            events=look.events,
-            descriptors=look.descriptors,
-            sockets=look.sockets,
-            losses=Losses(
-                events=look.losses.events,
-                members=look.losses.members,
-                sockets=look.losses.sockets,
-                runs=look.losses.runs,
-                scans=self._armed.failed_scans,
-            ),
-        )
-
-    def _open_source(self) -> Source:
-        pid = self._task.pid
-        try:
-            return open_source(self._procfs, pid, self._want_source)
-        except ProcessLookupError:
-            raise TaskEnded(f"the task {pid} has ended") from None
-
-    def _memfds(self, look: Look) -> Iterable[Path]:
-        array = look.descriptors.array
-        memfds = array[array["kind"] == kind_number(DescriptorKind.MEMFD)]
-        for one in memfds:
-            yield self._procfs.root / f"{one['pid']}/fd/{one['fd']}"
-
-    def _members(self, look: Look) -> Iterable[Member]:
-        for pid in look.pids:
-            with contextlib.suppress(ProcessLookupError):
-                stat = self._procfs.stat(pid)
-                anon, resident = self._memory.sizes(pid)
-                yield Member(
-                    pid=pid,
-                    ppid=stat.ppid,
-                    comm=stat.comm,
-                    threads=stat.threads,
-                    start_ticks=stat.start_ticks,
-                    resident_bytes=resident,
-                    anon_bytes=anon,
-                    user_s=stat.user_ticks / _TICKS_A_SECOND,
-                    system_s=stat.system_ticks / _TICKS_A_SECOND,
-                    faults=look.faults_by_pid.get(pid, FaultCounts()),
-                )
-
-
-def _cgroup_of(procfs: ProcFs, pid: int) -> str:
-    """Return the path of a process's version 2 cgroup; empty without one."""
-    try:
-        found = procfs.cgroups(pid)
-    except ProcessLookupError:
-        raise TaskEnded(f"the task {pid} has ended") from None
-    return next((one.path for one in found if one.hierarchy_id == 0), "")

@@ -12,29 +12,20 @@ from snaplib.errors import KeyBusy, TaskEnded, UsageError
 from snaplib.session import registry
 from snaplib.session.command import locate
 from snaplib.session.control import Control
-from snaplib.session.handle import SessionHandle, streams_of
 from snaplib.session.launch import spawn, unique_name, wire_text
 from snaplib.session.outer import Outer, Target, check_output, place_streams
 from snaplib.session.pids import free_pids
 from snaplib.session.record import Backlog, ExitStatus, StreamsRecord
+from snaplib.session.restorable import RestorableSession
 
 __all__ = ["Session"]
 
-_COPY_BYTES = 1 << 20
 
-
-class Session(SessionHandle):
+class Session(RestorableSession):
     """A session that runs, or has just ended.
 
     Made by `start`, `start_for_restore`, `find` and `of_root`.
     """
-
-    #: By stream, CRIU's name of the task's end in the snapshot; the new ends have new names.
-    _snapshot_keys: Mapping[int, str] = {}
-    #: Where earlier output is to be written again, and what.
-    _rewrites: Sequence[tuple[int, IO[bytes] | bytes]] = ()
-
-    # -- making one
 
     @classmethod
     def start(
@@ -261,108 +252,6 @@ class Session(SessionHandle):
         session._rewrites = [(os.dup(outer.fds[fd]), source) for fd, source in rewrites]
         return session
 
-    # -- a dump
-
-    def hold(self, *, thaw: Sequence[tuple[str, str]] = (), sends_continue: bool = False) -> None:
-        """Tell that a dump begins: the root's death by SIGKILL is not the task's end any more.
-
-        If this process dies before `release` or `saved`, the init undoes the freeze, and the task
-        goes on.
-
-        Args:
-            thaw: Files and what to write to them to let the task run again, for example a cgroup's
-                freezer.
-            sends_continue: Send SIGCONT to all of the task for that.
-
-        Raises:
-            SnaplibError: Another dump is being made.
-        """
-        self._control.ask("hold", thaw=list(thaw), sends_continue=sends_continue)
-
-    def drain(self, deadline_s: float) -> tuple[Backlog, StreamsRecord]:
-        """Pass on what the stopped task has written, and tell what is left; after that nothing
-        moves.
-
-        Between `hold` and `release` or `saved` only. The task must be frozen.
-
-        Args:
-            deadline_s: How long to wait for those who read the output.
-
-        Returns:
-            What could not be passed on, or was not read by the task, and the streams as they are
-            now.
-        """
-        answer, fds = self._control.ask("drain", deadline_s=deadline_s, timeout_s=deadline_s + 30.0)
-        contents = []
-        for fd in fds:
-            with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-                file.seek(0)
-                contents.append(file.read())
-        backlog = Backlog(
-            inputs={int(fd): contents[index] for fd, index in answer["inputs"].items()},
-            outputs={int(fd): contents[index] for fd, index in answer["outputs"].items()},
-        )
-        return backlog, streams_of(answer)
-
-    def release(self, *, ended: bool = False) -> None:
-        """Tell that no dump is being made any more: the task, already thawed, goes on, nothing lost or doubled.
-
-        Args:
-            ended: It does not: after `saved` it was killed, though it may take it a while to die.
-        """
-        self._control.ask("release", ended=ended)
-
-    def saved(self, snapshot: str, *, end: bool = True) -> None:
-        """Tell that the dump is committed: a snapshot has taken the task's place.
-
-        Args:
-            snapshot: Its id.
-            end: Let the init kill the task; otherwise someone does, and `release` says so.
-        """
-        with contextlib.suppress(TaskEnded):
-            self._control.ask("saved", snapshot=snapshot, end=end)
-
-    # -- a restore
-
-    def inherit_fds(self) -> list[tuple[int, str]]:
-        """Return the task's new ends of its streams, each with the key CRIU knows it by.
-
-        They are for CRIU's ``inherit_fd``; the caller closes them once CRIU has them.
-        """
-        answer, fds = self._control.ask("inherit")
-        keys = self._snapshot_keys
-        return [(fd, str(keys[first])) for first, fd in zip(answer["streams"], fds, strict=True)]
-
-    def expect_root(self, root_pid: int) -> None:
-        """Tell that CRIU is about to let the restored task run.
-
-        Should this process end before `adopt_root`, the task goes on nevertheless, and the session can be found.
-
-        Args:
-            root_pid: The root's pid in the session's namespace.
-        """
-        self._write_again()
-        self._control.ask("expect_root", root_pid=root_pid)
-
-    def adopt_root(self, root_pid: int) -> None:
-        """Tell that CRIU has restored the task: the streams begin to move, earlier output first.
-
-        Args:
-            root_pid: The root's pid in the session's namespace.
-
-        Raises:
-            SnaplibError: There is no such process.
-        """
-        self._write_again()
-        self._control.ask("adopt_root", root_pid=root_pid)
-        self._root_pid = root_pid
-
-    def _write_again(self) -> None:
-        for fd, source in self._rewrites:
-            _copy(source, fd)
-            os.close(fd)
-        self._rewrites = ()
-
     def take_over(
         self, *, stdin: Target = None, stdout: Target = None, stderr: Target = None
     ) -> None:
@@ -378,18 +267,3 @@ class Session(SessionHandle):
                     check_output(stream, outer.fds[stream.fds[0]])
             self._control.ask("streams", fds=outer.fds)
             self._keep_terminal(outer)
-
-    def close(self) -> None:
-        """Let go of the session, which goes on."""
-        for fd, _ in self._rewrites:
-            os.close(fd)
-        self._rewrites = ()
-        super().close()
-
-
-def _copy(source: IO[bytes] | bytes, fd: int) -> None:
-    parts = [source] if isinstance(source, bytes) else iter(lambda: source.read(_COPY_BYTES), b"")
-    for part in parts:
-        left = memoryview(part)
-        while left:
-            left = left[os.write(fd, left) :]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import time
@@ -14,10 +13,11 @@ from typing import Any
 
 from snaplib.session.nsinit.flow import Flow
 from snaplib.session.nsinit.folder import Folder
+from snaplib.session.nsinit.layout import lay_out
 from snaplib.session.nsinit.requests import Requests
 from snaplib.session.nsinit.server import Connection, Server
 from snaplib.session.nsinit.spawn import LAST_RESERVED_PID, Root, set_last_pid
-from snaplib.session.nsinit.streams import Streams
+from snaplib.session.nsinit.wakeups import Wakeups
 
 __all__ = ["Init"]
 
@@ -59,7 +59,7 @@ class Init:
         self.owner = Connection(owner, is_owner=True)
         self.requests = Requests(self)
         self.server = Server(self.folder.listen(), self.requests.handle, self.requests.client_gone)
-        self.streams = self._lay_out_streams()
+        self.streams = lay_out(spec)
         #: Statuses of children that ended before it was known which is the root.
         self.early: dict[int, int] = {}
         #: The root of a task that CRIU has restored and is about to let run; 0 before.
@@ -67,10 +67,7 @@ class Init:
         self._left_to_criu = False
         self.deadline: float | None = None
         self._children_left = True
-        self._wake_fd = self._catch_signals()
-        self._poll = select.poll()
-        #: What is registered: most turns ask for the same as the one before.
-        self._polled: dict[int, int] = {}
+        self._wakeups = Wakeups((*_FORWARDED, signal.SIGCHLD))
 
     def run(self) -> None:
         """Serve until the root ends."""
@@ -223,22 +220,16 @@ class Init:
     def _turn(self) -> None:
         """Wait for something, and do it."""
         flows: dict[int, Flow] = {}
-        wanted = dict([(self._wake_fd, select.POLLIN), *self.server.interests()])
+        wanted = dict(self.server.interests())
         for flow in self.requests.flows():
             for fd, events in flow.interests():
                 flows[fd] = flow
                 wanted[fd] = events
-        for fd in self._polled.keys() - wanted.keys():
-            self._poll.unregister(fd)
-        for fd, events in wanted.items():
-            if self._polled.get(fd) != events:
-                self._poll.register(fd, events)
-        self._polled = wanted
-        for fd, events in self._poll.poll(self._timeout_ms()):
+        signals, ready = self._wakeups.wait(wanted, self._timeout_ms())
+        self._take(signals)
+        for fd, events in ready:
             if fd in flows:
                 flows[fd].wake(fd, events)
-            elif fd == self._wake_fd:
-                self._take_signals()
             else:
                 self.server.serve(fd)
         self.requests.tick()
@@ -251,8 +242,8 @@ class Init:
             return None
         return max(0, round((min(deadlines) - time.monotonic()) * 1000) + 1)
 
-    def _take_signals(self) -> None:
-        for number in set(os.read(self._wake_fd, 512)):
+    def _take(self, signals: set[int]) -> None:
+        for number in signals:
             if number == signal.SIGCHLD:
                 self._reap()
             elif self.root_pid and self.state == "running":
@@ -314,43 +305,6 @@ class Init:
         # A terminal never ends, and somebody outside may hold a pipe: empty, with nobody left to
         # write, is the end.
         return not self._children_left and not any(flow.pump() or flow.stuck for flow in outputs)
-
-    # -- setting up
-
-    def _lay_out_streams(self) -> Streams:
-        spec = self.spec
-        outer = list(spec["outer"])
-        if spec["mode"] == "launch":
-            streams = Streams.for_launch(outer, spec["direct"])
-        else:
-            data = {fd: _contents(fd) for fd in spec["data"]}
-            streams = Streams.for_restore(
-                spec["streams"],
-                outer,
-                inputs={int(key): data[fd] for key, fd in spec["inputs"].items()},
-                outputs={int(key): data[fd] for key, fd in spec["outputs"].items()},
-            )
-        streams.awaits_raw = spec["interactive"]
-        for fd in {*outer, *spec["data"]}:
-            os.close(fd)
-        null = os.open("/dev/null", os.O_RDWR)
-        for number in range(3):
-            os.dup2(null, number, inheritable=False)
-        os.chdir("/")
-        return streams
-
-    def _catch_signals(self) -> int:
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in (*_FORWARDED, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
-        return reading
-
-
-def _contents(fd: int) -> bytes:
-    with open(os.dup(fd), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        file.seek(0)
-        return file.read()
 
 
 def _tracer(pid: int) -> int | None:

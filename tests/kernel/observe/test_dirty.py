@@ -41,7 +41,7 @@ def test_armed_figures_are_the_truth(start, dirty, require) -> None:
         assert profiles[0].dirty_basis == "armed"
         for epoch in range(EPOCHS):
             truth = [int(word) for word in workload.do(str(PAGES_AN_EPOCH)).split()]
-            profiles.append(profile := watch._take())
+            profiles.append(profile := watch._profiler.take())
             for ages, distinct in enumerate(truth[: epoch + 1]):
                 # The age of the scan that began the interval in which the oldest was written.
                 age_s = profile.page_ages.ages_s[ages]
@@ -63,7 +63,7 @@ def test_sampled_figures_are_near_the_truth(start, dirty, require) -> None:
         assert watch.profile().dirty_basis == "sampled"
         for _ in range(EPOCHS):
             truth = [int(word) for word in workload.do(str(4 * PAGES_AN_EPOCH)).split()]
-            profile = watch._take()
+            profile = watch._profiler.take()
             seen = profile.distinct_dirty_bytes(profile.page_ages.ages_s[0]) / PAGE_BYTES
             assert seen == pytest.approx(truth[0], rel=0.10)
         oldest = profile.distinct_dirty_bytes(profile.page_ages.ages_s[9]) / PAGE_BYTES
@@ -74,7 +74,7 @@ def test_faults_alone_say_that_they_are_first_touches(start, dirty) -> None:
     workload = start.command(dirty)
     with Watch(workload.task, 600.0, arm="none") as watch:
         workload.do(str(PAGES_AN_EPOCH))
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert profile.dirty_basis == "faults"
     assert profile.distinct_dirty_bytes(60) < 100 * PAGE_BYTES, "all pages were there before"
 
@@ -85,9 +85,9 @@ def test_armed_faults_are_the_pages_written(start, dirty, require) -> None:
     workload = start.command(dirty)
     with Watch(workload.task, 600.0, arm="all") as watch:
         workload.do(str(PAGES_AN_EPOCH))
-        before = watch._take()
+        before = watch._profiler.take()
         truth = int(workload.do(str(PAGES_AN_EPOCH)).split()[0])
-        after = watch._take()
+        after = watch._profiler.take()
     seen = after.faults.user_protected - before.faults.user_protected
     assert seen == pytest.approx(truth, rel=0.01, abs=8)
 
@@ -111,7 +111,7 @@ def test_scans_of_someone_else_can_be_fed(start, dirty) -> None:
     with Watch(start.command(dirty).task, 600.0, arm="none") as watch:
         watch.feed(_scan(23, 1.0))
         watch.feed(_scan(5, 2.0))
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert profile.dirty_basis == "armed"
     assert profile.distinct_dirty_bytes(1e9) == 23 * PAGE_BYTES
     assert profile.dirty_rate_bytes_s == 5 * PAGE_BYTES
@@ -128,7 +128,7 @@ def test_who_disarms_lets_someone_else_arm(start, dirty, require) -> None:
             tracker.arm()
             workload.do("230")
             watch.feed(tracker.scan())
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert profile.dirty_basis == "armed"
     assert 200 * PAGE_BYTES < profile.distinct_dirty_bytes(60) < 300 * PAGE_BYTES
 
@@ -158,7 +158,7 @@ def test_dumpable_bytes_are_what_criu_dumps(start, tmp_path, require) -> None:
     require("all")
     workload = start(MIXED)
     with Watch(workload.task, 600.0, arm="none") as watch:
-        profile = watch._take()
+        profile = watch._profiler.take()
     criu = find_criu()
     result = subprocess.run(
         [

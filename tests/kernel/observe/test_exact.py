@@ -92,9 +92,9 @@ def test_23_are_seen_as_23(start, exact, letter, difference) -> None:
     workload = start.command(str(exact))
     with Watch(workload.task, 60.0, arm="none", source="ebpf") as watch:
         workload.do(letter)  # once before, for what is touched by doing it at all
-        before = watch._take()
+        before = watch._profiler.take()
         workload.do(letter)
-        after = watch._take()
+        after = watch._profiler.take()
     seen, expected = difference(before, after)
     assert seen == expected
     # Of other programs' interrupts in the middle of ours the kernel leaves a run out, and tells; seldom, but it does.
@@ -106,9 +106,9 @@ def test_fresh_pages_grow_memory_by_as_many(start, exact) -> None:
     workload = start.command(str(exact))
     with Watch(workload.task, 60.0, arm="none", source="ebpf") as watch:
         workload.do("w")
-        before = watch._take()
+        before = watch._profiler.take()
         workload.do("w")
-        after = watch._take()
+        after = watch._profiler.take()
     assert after.counts.anon_changes - before.counts.anon_changes == TIMES + 1
     assert after.counts.shmem_changes == before.counts.shmem_changes
 
@@ -139,11 +139,11 @@ def test_a_socket_that_a_member_was_given_is_learned(start, tmp_path) -> None:
                 workload.do("given = socket.socket(fileno=socket.recv_fds(u, 1, 1)[1][0])")
             accepted, _ = server.accept()
         for _ in range(3):
-            profile = watch._take()
+            profile = watch._profiler.take()
         assert profile.sockets.by_state() == {"ESTABLISHED": 1}
         assert not dict(profile.counts.tcp_changes)
         workload.do("given.close()")
-        after = watch._take()
+        after = watch._profiler.take()
         accepted.close()
     assert dict(after.counts.tcp_changes)["FIN_WAIT1"] == 1
     assert after.losses.total == 0
@@ -153,7 +153,7 @@ def test_every_event_is_listed(start, exact) -> None:
     workload = start.command(str(exact))
     with Watch(workload.task, 60.0, arm="none", source="ebpf") as watch:
         workload.do("e")
-        events = watch._take().events
+        events = watch._profiler.take().events
     children = [one.child_pid for one in events if one.kind == "fork"]
     assert len(set(children)) == TIMES
     assert [one.pid for one in events if one.kind == "exec"] == children
@@ -167,7 +167,7 @@ def test_counts_of_members_that_ended_are_kept(start, exact) -> None:
         seen = []
         for _ in range(3):
             workload.do("f")
-            seen.append(watch._take())
+            seen.append(watch._profiler.take())
     totals = [one.faults.total for one in seen]
     of_the_root = [one.members[0].faults.total for one in seen]
     assert totals == sorted(totals)
@@ -207,7 +207,7 @@ def test_descriptors_equal_proc_a_hundred_times(start, tmp_path, eventually, sou
                 for pid in procfs.tree(workload.pid)
                 for one in procfs.descriptors(pid)
             }
-            profile = watch._take()
+            profile = watch._profiler.take()
             told = {
                 (one.pid, one.fd): (one.flags, one.position, one.inode, one.path)
                 for one in profile.descriptors
@@ -286,7 +286,7 @@ def test_sockets_equal_ss(start, source) -> None:
         said, after = {}, {0: ("", 0, 0)}
         for _ in range(20):
             said = {**ss("-t"), **ss("-u"), **ss("-x")}
-            profile = watch._take()
+            profile = watch._profiler.take()
             inodes = {one.inode for one in profile.sockets}
             after = {**ss("-t"), **ss("-u"), **ss("-x")}
             if all(said.get(inode) == after.get(inode) for inode in inodes):
@@ -326,7 +326,9 @@ def test_a_stranger_with_the_pid_of_a_member_that_ended_is_none(start) -> None:
     workload = start.command(sys.executable, "-uc", FORKER)
     with Watch(workload.task, 60.0, arm="none", source="ebpf") as watch:
         member = int(workload.do())
-        uncollected = watch._source._observer._programs.maps["counts"].items("u4", "u8")[0]
+        uncollected = watch._profiler._source._observer._programs.maps["counts"].items("u4", "u8")[
+            0
+        ]
         assert len(uncollected) == 2, "the workload's, and those of its child that has ended"
         stranger = None
         for _ in range(200):
@@ -341,7 +343,7 @@ def test_a_stranger_with_the_pid_of_a_member_that_ended_is_none(start) -> None:
         if stranger is None:
             pytest.skip("this host gave the pid to nobody")
         try:
-            profile = watch._take()
+            profile = watch._profiler.take()
         finally:
             stranger.kill()
             stranger.wait()
@@ -365,7 +367,7 @@ def test_faults_without_ebpf_are_counted_all_the_same(start, exact) -> None:
     workload = start.command(str(exact))
     with Watch(workload.task, 60.0, arm="none", source="proc") as watch:
         workload.do("w")
-        before = watch._take()
+        before = watch._profiler.take()
         workload.do("w")
-        after = watch._take()
+        after = watch._profiler.take()
     assert after.faults == FaultCounts(other=before.faults.other + TIMES)

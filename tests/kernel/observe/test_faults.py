@@ -72,12 +72,12 @@ def test_a_full_ring_is_told_and_loses_no_count(start, monkeypatch) -> None:
     workload = start(FORKER)
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
         workload.do("230")
-        profile = watch._take()
+        profile = watch._profiler.take()
         assert profile.losses.events > 0
         assert profile.counts.forks == profile.counts.exits == 230
         assert len(profile.events) + profile.losses.events == 2 * 230
         workload.do("23")
-        after = watch._take()
+        after = watch._profiler.take()
     assert after.losses == profile.losses, "there is room again"
     assert len(after.events) == 46
 
@@ -88,7 +88,7 @@ def test_a_full_map_is_told(start, monkeypatch) -> None:
     workload = start.command(sys.executable, "-uc", BROOD, group=True)
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
         workload.do("23")
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert profile.losses.members >= 23 - 8
     assert 1 <= len(profile.members) <= 8
 
@@ -112,7 +112,7 @@ def test_a_full_map_of_sockets_is_told(start, monkeypatch) -> None:
     workload = start(CONNECTOR)
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
         workload.do("23")
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert profile.losses.sockets > 0
     assert len(profile.sockets) == 2 * 23 + 1, "the list needs no map"
 
@@ -129,7 +129,7 @@ def test_a_kernel_that_iterates_over_all_processes_only(start, monkeypatch) -> N
     monkeypatch.setattr(abi, "open_iterator", older)
     workload = start(IDLE)
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
-        profile = watch._take()
+        profile = watch._profiler.take()
     told = [(one.pid, one.fd, one.path) for one in profile.descriptors]
     expected = ProcFs().descriptors(workload.pid)
     assert told == [(workload.pid, one.fd, one.target) for one in expected]
@@ -156,7 +156,7 @@ def test_a_stranger_with_the_pid_of_the_root_is_not_watched(start, source) -> No
         workload.process.wait()
         stranger = with_pid(workload.pid)
         try:
-            assert watch._take() is None
+            assert watch._profiler.take() is None
             with pytest.raises(TaskEnded):
                 Watch(workload.task, 600.0, arm="none", source=source).start()
         finally:

@@ -78,7 +78,7 @@ def test_strangers_are_no_members(start) -> None:
     )
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
         time.sleep(0.2)
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert [one.pid for one in profile.members] == [workload.pid]
     assert profile.counts.forks == 0
     assert profile.faults.total == 0
@@ -95,7 +95,7 @@ def test_a_second_armed_watch_says_what_its_figures_rest_on(start, require) -> N
         assert first.profile().dirty_basis == "armed"
         assert second.profile().dirty_basis == "faults"
         assert any("another tracker" in note for note in second.profile().notes)
-        assert first._take().dirty_basis == "armed"
+        assert first._profiler.take().dirty_basis == "armed"
 
 
 INSIDE = """
@@ -163,8 +163,8 @@ def test_a_child_born_while_the_watch_begins_is_a_member(start, monkeypatch, whe
 
     monkeypatch.setattr(Programs, "iterate", interrupted)
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
-        watch._take()
-        profile = watch._take()
+        watch._profiler.take()
+        profile = watch._profiler.take()
     assert [one.pid for one in profile.members] == [workload.pid, born]
     assert {one.pid for one in profile.descriptors} == {workload.pid, born}
     assert profile.counts.adopted == 0
@@ -175,20 +175,20 @@ def test_a_member_that_the_programs_missed_is_brought_in_and_told(start) -> None
     workload = start.command(sys.executable, "-uc", BROOD, group=True)
     with Watch(workload.task, 600.0, arm="none", source="ebpf") as watch:
         child = int(workload.do())
-        members = watch._source._observer._programs.maps["members"]
+        members = watch._profiler._source._observer._programs.maps["members"]
         (missed,) = set(members.items("u4", "u8")[0].tolist()) - host_ids_of(watch, workload.pid)
         assert members.delete(missed.to_bytes(4, "little"))
-        profile = watch._take()
+        profile = watch._profiler.take()
         assert [one.pid for one in profile.members] == [workload.pid, child]
         assert {one.pid for one in profile.descriptors} == {workload.pid, child}
-        assert watch._take().counts.adopted == 1
+        assert watch._profiler.take().counts.adopted == 1
         os.kill(child, 9)
         workload.do()
-        assert len(watch._take().members) == 2
+        assert len(watch._profiler.take().members) == 2
 
 
 def host_ids_of(watch: Watch, pid: int) -> set[int]:
-    membership = watch._source._observer._members
+    membership = watch._profiler._source._observer._members
     return {one for one in membership.births if membership.pid_of(one) == pid}
 
 
@@ -214,9 +214,9 @@ def test_an_orphan_that_a_member_takes_in_is_a_member(start, require, eventually
         )
         subprocess.run(entering, check=True)
         eventually(lambda: procfs.children(init), "init takes it in")
-        profile = watch._take()
+        profile = watch._profiler.take()
         assert [one.pid for one in profile.members] == [
             *(workload.pid, init),
             *procfs.children(init),
         ]
-        assert watch._take().counts.adopted == 1
+        assert watch._profiler.take().counts.adopted == 1

@@ -145,7 +145,7 @@ def test_the_main_thread_ends_while_watched(start, eventually, source) -> None:
         workload.process.stdin.write("ctypes.CDLL(None).syscall(60, 0)\n")
         workload.process.stdin.flush()
         eventually(lambda: ProcFs().stat(workload.pid).zombie, "the main thread ends")
-        profile = watch._take()
+        profile = watch._profiler.take()
         assert [one.pid for one in profile.members] == [workload.pid]
         assert {one.fd for one in profile.descriptors} == {0, 1, 2}
         assert profile.counts.exits == 0
@@ -193,7 +193,7 @@ def test_ten_thousand_threads(start) -> None:
     workload.do("import _thread; threading.stack_size(1 << 16)")
     with Watch(workload.task, 60.0, arm="none") as watch:
         workload.do("[_thread.start_new_thread(time.sleep, (60,)) for _ in range(10_000)]")
-        profile = watch._take()
+        profile = watch._profiler.take()
     assert profile.threads == 10_001
     assert profile.counts.threads_started == 10_000
     assert len(profile.descriptors) == 3
@@ -213,7 +213,7 @@ def test_without_ebpf_the_profile_says_so(start, monkeypatch, tmp_path) -> None:
 
 def test_whoever_reads_hears_of_a_failure(start, monkeypatch) -> None:
     with Watch(start(IDLE).task, 0.05, arm="none") as watch:
-        monkeypatch.setattr(watch, "_take", lambda: 1 // 0)
+        monkeypatch.setattr(watch._profiler, "take", lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             watch.wait(timeout_s=20.0)
         with pytest.raises(ZeroDivisionError):
