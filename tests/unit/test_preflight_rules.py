@@ -500,6 +500,24 @@ def test_inodes() -> None:
     assert inode_in("socket:[x]", "socket") is None
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "uid", "found"),
+    [
+        ("000001ffffffffff", "33 33 33 33", []),
+        ("000001fffeffffff", "33 33 33 33", ["limits-hidden"]),
+        ("000001fffeffffff", "0 33 0 33", ["limits-hidden"]),
+        ("000001fffeffffff", "0 0 0 33", []),
+    ],
+)
+def test_limits_of_other_users(capabilities: str, uid: str, found: list[str]) -> None:
+    ids = "Name:\tx\nState:\tS (x)\nTgid:\t1\nPid:\t1\nPPid:\t0\nTracerPid:\t0\nGid:\t0 0 0 0\nNSpid:\t1\n"
+    ours = parse_status(f"{ids}Uid:\t0 0 0 0\nCapEff:\t{capabilities}\n".encode())
+    one = attrs.evolve(member(100), status=parse_status(f"{ids}Uid:\t{uid}\n".encode()))
+    assert [
+        o.code for o in find_obstacles(scene(one, dumper_status=ours)) if o.code == "limits-hidden"
+    ] == found
+
+
 def test_an_obstacle_can_go_into_a_set() -> None:
     one = Obstacle("code", "fatal", 1, 1, "comm", "fd 1", "message", "remedy")
     assert len({one, attrs.evolve(one)}) == 1

@@ -91,6 +91,21 @@ def children(_folder: Path, _argument: str) -> Check:
 
 
 @feature
+def other_user(_folder: Path, _argument: str) -> Check:
+    """A child that runs as another user."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        os.write(writer, b"x")
+        while True:
+            signal.pause()
+    os.read(reader, 1)
+    return None
+
+
+@feature
 def zombie(_folder: Path, _argument: str) -> Check:
     pid = os.fork()
     if pid == 0:

@@ -58,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     pipes.check_outside_ends,
     pipes.check_packet_mode,
     processes.check_ended_leader,
+    processes.check_limits,
     processes.check_locks,
     processes.check_message_queues,
     processes.check_sessions,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from snaplib.checkpoint.preflight.scene import Member
+    from snaplib.kernel.process import ProcessStatus
     from snaplib.kernel.procfs import ProcFs
 
 __all__ = ["collect"]
@@ -103,6 +104,7 @@ def collect(
         root=root,
         launched=launched,
         dumper_namespaces=dumper,
+        dumper_status=_own_status(procfs),
         own_proc=own_proc,
         mounts=mounts,
         sockets=sockets,
@@ -130,6 +132,12 @@ def _namespaces(procfs: ProcFs, pid: int) -> dict[str, int]:
     with contextlib.suppress(ProcessLookupError):
         return procfs.namespaces(pid)
     return {}
+
+
+def _own_status(procfs: ProcFs) -> ProcessStatus | None:
+    with contextlib.suppress(ProcessLookupError):
+        return procfs.status(os.getpid())
+    return None
 
 
 def _sockets(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_ended_leader",
+    "check_limits",
     "check_locks",
     "check_message_queues",
     "check_sessions",
@@ -23,6 +24,8 @@ __all__ += ["check_strangers", "check_stuck", "check_tracer"]
 
 #: clone, vfork and clone3 on x86-64; clone and clone3 elsewhere.
 _CLONES = frozenset({56, 58, 220, 435})
+#: CAP_SYS_RESOURCE of linux/capability.h.
+_SYS_RESOURCE = 1 << 24
 
 
 def check_tracer(member: Member, scene: Scene) -> Iterator[Obstacle]:
@@ -50,6 +53,24 @@ def check_ended_leader(member: Member, _scene: Scene) -> Iterator[Obstacle]:
             " such processes",
             "have the main thread wait for the others (pthread_join) instead of pthread_exit",
         )
+
+
+def check_limits(member: Member, scene: Scene) -> Iterator[Obstacle]:
+    """Find processes of other users where we may not ask for their limits (Linux: check_prlimit_permission)."""
+    dumper, one = scene.dumper_status, member.status
+    if dumper is None or dumper.effective_capabilities & _SYS_RESOURCE or member.stat.zombie:
+        return
+    # The file system ids, which are the last ones, do not count.
+    if {dumper.uids[0]} == set(one.uids[:3]) and {dumper.gids[0]} == set(one.gids[:3]):
+        return
+    yield member.obstacle(
+        "fatal",
+        "limits-hidden",
+        "process",
+        f"it runs as user {one.uids[1]} and group {one.gids[1]}, and without the capability SYS_RESOURCE CRIU may not"
+        " ask for its limits",
+        "give snaplib's container the capability SYS_RESOURCE, or run the task as the user and group of snaplib",
+    )
 
 
 def check_stuck(member: Member, _scene: Scene) -> Iterator[Obstacle]:

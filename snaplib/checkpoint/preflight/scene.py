@@ -172,6 +172,7 @@ class Scene:
         launched: Whether snaplib launched or restored it: CRIU then runs in its PID and mount
             namespaces.
         dumper_namespaces: The namespaces in which CRIU runs, by kind.
+        dumper_status: Our own ids and capabilities, which CRIU has too; None where they do not matter.
         own_proc: Whether the pids in /proc that members see are those of their own namespace.
         mounts: What is mounted in the task's mount namespace, by number.
         sockets: Sockets of the task's network namespace: its own, their peers, those that listen.
@@ -192,6 +193,7 @@ class Scene:
     root: int
     launched: bool = False
     dumper_namespaces: Mapping[str, int] = MappingProxyType({})
+    dumper_status: ProcessStatus | None = None
     own_proc: bool = False
     mounts: Mapping[int, Mount] = MappingProxyType({})
     sockets: SocketTable = attrs.field(factory=SocketTable)

@@ -127,6 +127,15 @@ def test_a_deleted_file_above_the_limit(start, judge, feature: str) -> None:
     assert "increase limit" in judge.dump(workload.pid, "--ghost-limit", "1M")
 
 
+def test_a_process_of_another_user(start, judge) -> None:
+    """Root of a container that lacks a capability cannot save what has given up root; elsewhere it can."""
+    allowed = ProcFs().status(os.getpid()).effective_capabilities >> 24 & 1
+    workload = start("other-user")
+    found = [one.code for one in workload.preflight()]
+    assert found == ([] if allowed else ["limits-hidden"])
+    assert bool(judge.dump(workload.pid)) == bool(found)
+
+
 def test_a_tracer_outside(start, judge) -> None:
     workload = start("nothing")
     code = (
