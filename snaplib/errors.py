@@ -37,6 +37,7 @@ __all__ = [
     "ShimUnusable",
     "SnaplibError",
     "SnapshotDamaged",
+    "StillRunning",
     "StoreDenied",
     "StoreError",
     "StoreFull",
@@ -45,7 +46,9 @@ __all__ = [
     "StoreUnreachable",
     "TaskEnded",
     "TooManyAttempts",
+    "TraceFailed",
     "UsageError",
+    "WrongType",
 ]
 
 EXIT_USAGE = 2
@@ -84,6 +87,10 @@ class UsageError(SnaplibError, ValueError):
     exit_code = EXIT_USAGE
 
 
+class WrongType(UsageError, TypeError):
+    """An argument of another type than it must be."""
+
+
 class NoSuchTask(SnaplibError, ProcessLookupError):
     """No process has this pid."""
 
@@ -95,6 +102,10 @@ class TaskEnded(SnaplibError, ProcessLookupError):
     """The task ended while it was being worked on."""
 
     exit_code = EXIT_CANNOT_DUMP
+
+
+class StillRunning(SnaplibError, TimeoutError):
+    """The task has not ended in the time in which it was waited for; it runs on."""
 
 
 class CommandNotFound(SnaplibError, FileNotFoundError):
@@ -193,6 +204,10 @@ class DeadlineExceeded(DumpFailed, TimeoutError):
 
 class NoticeSourceFailed(SnaplibError, OSError):
     """A source of notices does not answer, or with something that cannot be understood; it is asked again."""
+
+
+class TraceFailed(SnaplibError, OSError):
+    """A trace cannot be read or written."""
 
 
 class StoreError(SnaplibError, OSError):

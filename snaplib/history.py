@@ -19,7 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 
-from snaplib.errors import SnaplibError, UsageError
+from snaplib.arguments import has
+from snaplib.errors import SnaplibError, UsageError, WrongType
 from snaplib.forecasting import CompressionSample, DumpRecord, Forecast, Models, forecast_with
 from snaplib.runtime import state_dir
 
@@ -65,8 +66,13 @@ def store_identity(store: Store | str) -> str:
 
     Args:
         store: The store, or its address.
+
+    Raises:
+        WrongType: It is neither.
     """
-    url = store if isinstance(store, str) else store.url
+    url = store if isinstance(store, str) else getattr(store, "url", None)
+    if not isinstance(url, str):
+        raise WrongType(f"store is {store!r}, and must be a snaplib.Store, or its address")
     parts = urlsplit(url)
     if parts.scheme not in ("", "file"):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -210,8 +216,14 @@ def forecast(
         models: What is known of dumps; learned from the history by default.
 
     Raises:
-        UsageError: The window or the bandwidth is no number, or negative.
+        UsageError: A number is none, or negative.
     """
+    if profile is None:
+        raise WrongType("profile is None", hint="take watch.profile()")
+    has("profile", profile, "page_ages", "Profile")
+    has("host", host, "memory_bytes", "Host")
+    has("sample", sample, "codec_bytes_s", "forecasting.CompressionSample")
+    has("models", models, "durations", "forecasting.Models")
     return forecast_with(
         models_for(host, store) if models is None else models,
         profile,

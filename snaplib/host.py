@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from snaplib.criu import Criu, find_criu
-from snaplib.errors import HostUnfit, SnaplibError
+from snaplib.errors import HostUnfit, SnaplibError, UsageError
 from snaplib.kernel.probe import Feature, probe_kernel
 from snaplib.kernel.procfs import ProcFs
 from snaplib.runtime import runtime_dir
@@ -163,9 +163,14 @@ class Host:
 
         Raises:
             HostUnfit: One does not; the first is told.
+            UsageError: There is no feature of this name.
         """
         for name in names or self.missing:
-            feature = self.features[name]
+            feature = self.features.get(name)
+            if feature is None:
+                raise UsageError(
+                    f"{name!r} is no feature of a host", hint=f"known: {', '.join(self.features)}"
+                )
             if not feature.ok:
                 raise HostUnfit(
                     f"this host lacks {name.replace('_', ' ')}: {feature.detail}",

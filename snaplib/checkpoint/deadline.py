@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from snaplib.arguments import number
+
 __all__ = ["Deadline"]
 
 
@@ -15,9 +17,13 @@ class Deadline:
     Args:
         seconds: How many from now.
         clock: Tells the time in seconds, never backwards.
+
+    Raises:
+        UsageError: It is no number of seconds, or infinite.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        seconds = number("the deadline", seconds, finite=True)
         self._clock = clock
         self._end_s = clock() + seconds
         self._changed = threading.Condition()
@@ -44,7 +50,11 @@ class Deadline:
 
         Args:
             seconds: How many from now.
+
+        Raises:
+            UsageError: It is no number of seconds, or infinite.
         """
+        seconds = number("the deadline", seconds, finite=True)
         with self._changed:
             self._end_s = self._clock() + seconds
             self._changed.notify_all()
@@ -74,5 +84,5 @@ class Deadline:
                 left_s = self._left_s()
                 if left_s <= 0:
                     return True
-                self._changed.wait(left_s)
+                self._changed.wait(min(left_s, threading.TIMEOUT_MAX))
             return False

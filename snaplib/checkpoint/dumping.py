@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from snaplib.arguments import functions, has, one_of, patterns, shown, snapshot_store, task_of, text
 from snaplib.checkpoint.attempt import Attempt
 from snaplib.checkpoint.connections import TCP_MODES
 from snaplib.checkpoint.deadline import Deadline
@@ -32,6 +33,7 @@ from snaplib.errors import (
     RootRequired,
     StoreUnreachable,
     UsageError,
+    WrongType,
 )
 from snaplib.forecasting import Forecast, StrategyForecast
 from snaplib.kernel.interfaces import is_up
@@ -91,7 +93,7 @@ def dump(
         warm: What was copied ahead, of this task and into this store: only what has changed since is taken now.  If
             that turns out not to be possible, all of it is taken, in the same time.  When the task runs on, the next
             dump with the same copies is incremental to this one.
-        progress: Called with a stage and the bytes of pages so far.
+        progress: Called with a stage and the bytes of pages so far.  If it raises, the dump is given up.
         plan: What is expected of this dump; it is kept with the snapshot, beside what came of it, and a plan says
             how hard to compress.
         watch: Watches the task: what is expected is forecast from its newest profile where no plan says it.
@@ -104,11 +106,18 @@ def dump(
         DumpFailed: CRIU failed; the task runs on, and says why where CRIU's log does.
         DeadlineExceeded: It took too long; the task runs on.
         StoreError: The store failed; the task runs on.
+        UsageError: An argument is not what it can be; nothing was touched.
     """
-    if tcp not in TCP_MODES:
-        raise UsageError(f"tcp={tcp!r} is not one of {', '.join(TCP_MODES)}")
-    if files is not None and files not in FILE_MODES:
-        raise UsageError(f"files={files!r} is not one of {', '.join(FILE_MODES)}")
+    task_of(task)
+    snapshot_store(store)
+    one_of("tcp", tcp, TCP_MODES)
+    if files is not None:
+        one_of("files", files, FILE_MODES)
+    if key is not None:
+        text("key", key)
+    functions(progress=progress)
+    _check_what_is_known(warm, plan, watch)
+    named = patterns("capture", capture)
     deadline = deadline_s if isinstance(deadline_s, Deadline) else Deadline(deadline_s)
     if deadline.left_s <= 0:
         raise UsageError(f"a deadline of {deadline.seconds:g} s leaves no time for a dump")
@@ -137,7 +146,7 @@ def dump(
         stand_in=stand_in,
         files=files or ("reference" if store.backend.local else "capture"),
         # Not resolved: a pattern is no path yet.
-        capture=tuple(os.path.abspath(pattern) for pattern in capture),  # noqa: PTH100
+        capture=tuple(os.path.abspath(pattern) for pattern in named),  # noqa: PTH100
         progress=progress or (lambda _stage, _bytes: None),
         promise=promise,
         stopwatch=stopwatch,
@@ -169,6 +178,16 @@ def dump(
         wall_s=wall_s,
     )
     return snapshot
+
+
+def _check_what_is_known(warm: object, plan: object, watch: object) -> None:
+    """Refuse what is nothing that a dump can build upon."""
+    has("warm", warm, "ready", "WarmCopy")
+    has("watch", watch, "profile", "Watch")
+    if plan is not None and not isinstance(plan, Plan | Forecast | StrategyForecast):
+        raise WrongType(
+            f"plan is {shown(plan)}, and must be a snaplib.Plan, or the snaplib.Forecast that it is of"
+        )
 
 
 def _taken(

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from snaplib.arguments import functions, number, one_of, snapshot_store, text
 from snaplib.checkpoint.affinity import restore_affinity
 from snaplib.checkpoint.connections import TCP_MODES, Fate
 from snaplib.checkpoint.deadline import Deadline
@@ -23,7 +24,7 @@ from snaplib.checkpoint.netlock import remove_old_locks
 from snaplib.checkpoint.restorerun import run_restore, too_late
 from snaplib.checkpoint.settling import locked_connections
 from snaplib.checkpoint.streams import read_streams
-from snaplib.checkpoint.taskfiles import put_back
+from snaplib.checkpoint.taskfiles import CHANGED_FILES, put_back
 from snaplib.checkpoint.written import roll_back
 from snaplib.criu import Criu, find_criu
 from snaplib.criu.images import fillable_ranges, lazy_ranges
@@ -78,7 +79,7 @@ def restore(
             are closed in any case.
         deadline_s: Seconds after which the restore is given up; they begin anew with each piece of memory that comes
             while CRIU waits for it.
-        progress: Called with a stage and the bytes of pages so far.
+        progress: Called with a stage and the bytes of pages so far.  If it raises, the restore is given up.
         on_connection: Called with each connection that does not live on as it was.
 
     Returns:
@@ -87,9 +88,17 @@ def restore(
     Raises:
         RestoreFailed: It could not be restored; the snapshot is as it was, and nothing is left running.
         SnapshotDamaged: The snapshot's bytes are not those that were written.
+        UsageError: An argument is not what it can be.
     """
-    if tcp not in TCP_MODES:
-        raise UsageError(f"tcp={tcp!r} is not one of {', '.join(TCP_MODES)}")
+    snapshot_store(store)
+    text("snapshot_id", snapshot_id)
+    one_of("tcp", tcp, TCP_MODES)
+    one_of("changed_files", changed_files, CHANGED_FILES)
+    functions(progress=progress, on_connection=on_connection)
+    if name is not None:
+        text("name", name)
+    if number("deadline_s", deadline_s, finite=True) <= 0:
+        raise UsageError(f"a deadline of {deadline_s:g} s leaves no time for a restore")
     if os.geteuid() != 0:
         raise RootRequired("restoring a task needs root")
     criu = find_criu()
@@ -112,9 +121,15 @@ def restore(
     )
     with locked_connections(snapshot, tcp):
         task = work.lazily() if lazy else work.eagerly()
-    restore_affinity(task, snapshot)
-    remove_old_locks()
-    work.report("restored", snapshot.raw_bytes)
+    try:
+        restore_affinity(task, snapshot)
+        remove_old_locks()
+        work.report("restored", snapshot.raw_bytes)
+    except BaseException:
+        # Nobody would know of it, and the next restore would make a second.
+        assert task.session is not None
+        task.session.discard()
+        raise
     return task
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from snaplib.arguments import number
 from snaplib.errors import UsageError
 from snaplib.forecasting.curve import DirtyCurve
 from snaplib.forecasting.durations import PHASES
@@ -73,9 +74,13 @@ def forecast_with(
         warm_dirty_bytes: What that copy misses now, where it has been counted; by the curve otherwise.
 
     Raises:
-        UsageError: The window or the bandwidth is no number, or negative.
+        UsageError: A number is none, or negative; an age may be, where a clock was set back.
     """
     _check("window", window_s, "s")
+    if warm_age_s is not None:
+        number("warm_age_s", warm_age_s)
+    if warm_dirty_bytes is not None:
+        number("warm_dirty_bytes", warm_dirty_bytes, finite=True)
     if bandwidth_bytes_s is not None:
         _check("bandwidth", bandwidth_bytes_s, "bytes/s")
     curve = DirtyCurve.of(profile)
@@ -130,6 +135,8 @@ def _run_bytes(profile: Profile) -> float:
 
 
 def _check(name: str, value: float, unit: str) -> None:
+    if not hasattr(type(value), "__float__"):
+        number(f"the {name}", value)
     if math.isnan(value) or value < 0:
         raise UsageError(f"a {name} of {value} {unit} is none", hint="give a number, 0 or more")
 

@@ -25,6 +25,9 @@ import time
 
 __all__ = ["main"]
 
+#: poll(2) takes an int; what is longer is looked at again.
+_LONGEST_MS = 2**31 - 1
+
 
 class _Watch:
     """What is frozen, and until when."""
@@ -115,7 +118,8 @@ def main() -> None:
     while True:
         timeout_ms = None
         if watch.deadline is not None:
-            timeout_ms = max(0.0, watch.deadline - time.monotonic()) * 1000
+            left_s = max(0.0, watch.deadline - time.monotonic())
+            timeout_ms = min(left_s * 1000, _LONGEST_MS)
         events = dict(poller.poll(timeout_ms))
         if 0 in events:
             chunk = os.read(0, 65536)

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from snaplib.observe.tracking import PageTracker, ScanReport
     from snaplib.track import TrackableTask
 
-__all__ = ["Arm", "ArmedMemory"]
+__all__ = ["ARMS", "Arm", "ArmedMemory"]
 
 #: ``all``: every write is seen; each page costs its writer a fault an interval. ``sample``: an eighth of
 #: the memory stands for the whole. ``none``: only first touches are seen.
 Arm = Literal["all", "sample", "none"]
+ARMS: tuple[Arm, ...] = ("all", "sample", "none")
 
 #: ``sample`` arms one region of so many.
 _SAMPLED_ONE_IN = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from snaplib.errors import HostUnfit
 from snaplib.kernel.cgroup import find_cgroup
 from snaplib.observe.ebpf import EbpfSource
 
@@ -24,7 +25,7 @@ def open_source(procfs: ProcFs, pid: int, wanted: Literal["ebpf", "proc"] | None
 
     Raises:
         ProcessLookupError: The task has ended.
-        OSError: eBPF was wanted and does not work.
+        HostUnfit: eBPF was wanted and does not work.
     """
     if wanted == "proc":
         return _proc_source(procfs, pid)
@@ -34,7 +35,7 @@ def open_source(procfs: ProcFs, pid: int, wanted: Literal["ebpf", "proc"] | None
         raise
     except OSError as error:
         if wanted == "ebpf":
-            raise
+            raise HostUnfit(f"eBPF does not work here: {error}") from error
         return _proc_source(procfs, pid, str(error))
 
 

@@ -17,7 +17,8 @@ from typing import BinaryIO, Self
 
 import xxhash
 
-from snaplib.errors import UsageError
+from snaplib import arguments
+from snaplib.errors import TraceFailed, UsageError
 from snaplib.observe.codec import decode, encode
 from snaplib.observe.profile import Profile
 
@@ -52,14 +53,17 @@ class TraceWriter:
 
     Raises:
         UsageError: The file is something else.
-        OSError: It cannot be written.
+        TraceFailed: It cannot be written; an OSError.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(arguments.path("path", path))
         self._since_key = _KEY_INTERVAL
         self._dictionary: zstd.ZstdDict | None = None
-        self._file: BinaryIO = self.path.open("r+b" if self.path.exists() else "w+b", buffering=0)
+        try:
+            self._file = _open(self.path)
+        except (OSError, ValueError) as error:
+            raise TraceFailed(f"the trace {self.path} cannot be written: {_why(error)}") from error
         try:
             if os.fstat(self._file.fileno()).st_size == 0:
                 self._file.write(_HEADER.pack(_MAGIC, _VERSION, 0))
@@ -81,7 +85,7 @@ class TraceWriter:
         """Add a profile.
 
         Raises:
-            OSError: It cannot be written.
+            TraceFailed: It cannot be written; an OSError.
         """
         raw = encode(profile)
         if self._since_key >= _KEY_INTERVAL:
@@ -92,9 +96,12 @@ class TraceWriter:
             kind, payload = _FOLLOWING, zstd.compress(raw, _LEVEL, zstd_dict=self._dictionary)
         self._since_key += 1
         # One write: another process that reads along sees the whole record, or none, or a cut one.
-        self._file.write(
-            _RECORD.pack(len(payload), kind, xxhash.xxh3_64_intdigest(payload)) + payload
-        )
+        try:
+            self._file.write(
+                _RECORD.pack(len(payload), kind, xxhash.xxh3_64_intdigest(payload)) + payload
+            )
+        except (OSError, ValueError) as error:
+            raise TraceFailed(f"the trace {self.path} cannot be written: {_why(error)}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -109,10 +116,11 @@ class Trace:
 
     Raises:
         UsageError: The file is not there, is no trace, or was written by a newer snaplib.
+        TraceFailed: It cannot be read; an OSError.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(arguments.path("path", path))
         try:
             with self.path.open("rb") as file:
                 _read_header(file, self.path)
@@ -120,6 +128,10 @@ class Trace:
             raise UsageError(
                 f"there is no trace {self.path}", hint="record one with `snaplib watch --record`"
             ) from None
+        except UsageError:
+            raise
+        except (OSError, ValueError) as error:
+            raise TraceFailed(f"the trace {self.path} cannot be read: {_why(error)}") from error
 
     def __iter__(self) -> Iterator[Profile]:
         with self.path.open("rb") as file:
@@ -134,6 +146,14 @@ class Trace:
                 else:
                     continue  # of a newer version
                 yield decode(raw)
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("r+b", buffering=0) if path.exists() else path.open("w+b", buffering=0)
+
+
+def _why(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _read_header(file: BinaryIO, path: Path) -> None:

@@ -6,8 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal, Self
 
+from snaplib.arguments import functions, has, number, one_of, task_of
 from snaplib.errors import TaskEnded, UsageError
-from snaplib.observe.armed import Arm, ArmedMemory
+from snaplib.observe.armed import ARMS, Arm, ArmedMemory
 from snaplib.observe.profiler import Profiler
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ class Watch:
         tracker: A tracker to scan with instead of one that ``arm`` asks for; it stays the caller's, and
             nobody else may scan with it meanwhile.
         source: ``ebpf`` or ``proc`` to have that or nothing; by default eBPF where it works.
-        on_profile: Called with every profile, in the watching thread; it should be quick.
+        on_profile: Called with every profile, the first in the thread that starts the watch and the others in the
+            watching thread; it should be quick.  If it raises, the watch has failed.
 
     Raises:
-        UsageError: The interval is not a time.
+        UsageError: The interval is not a time, or an argument is not what it can be.
+        HostUnfit: ``ebpf`` was asked for and does not work here.
         TaskEnded: The task has ended.
     """
 
@@ -50,6 +53,12 @@ class Watch:
         source: Literal["ebpf", "proc"] | None = None,
         on_profile: Callable[[Profile], None] | None = None,
     ) -> None:
+        task_of(task)
+        one_of("arm", arm, ARMS)
+        one_of("source", source, (None, "ebpf", "proc"))
+        functions(on_profile=on_profile)
+        has("tracker", tracker, "arm", "track.Tracker")
+        interval_s = number("interval_s", interval_s)
         if not 0.01 <= interval_s <= 3600:
             raise UsageError(f"an interval of {interval_s} s is not between 0.01 and 3600 s")
         self.interval_s = interval_s
@@ -63,6 +72,9 @@ class Watch:
         self._ended = False
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"Watch({self._task!r}, interval_s={self.interval_s:g})"
 
     def __enter__(self) -> Self:
         self.start()
@@ -83,14 +95,13 @@ class Watch:
             self._task.members()
             self._armed.begin()
             self._newest = self._profiler.take()
+            if self._newest is None:
+                raise TaskEnded(f"the task {self._task.pid} has ended")
+            if self._on_profile is not None:
+                self._on_profile(self._newest)
         except BaseException:
             self.close()
             raise
-        if self._newest is None:
-            self.close()
-            raise TaskEnded(f"the task {self._task.pid} has ended")
-        if self._on_profile is not None:
-            self._on_profile(self._newest)
         self._thread = threading.Thread(
             target=self._run, name=f"watch-{self._task.pid}", daemon=True
         )

@@ -6,6 +6,8 @@ import math
 
 import attrs
 
+from snaplib.arguments import shown
+from snaplib.errors import WrongType
 from snaplib.forecasting import SURE, Forecast, Interval, StrategyForecast
 from snaplib.planning.cadence import (
     choose_codec,
@@ -38,7 +40,15 @@ def plan(forecast: Forecast) -> Plan:
 
     Args:
         forecast: What each strategy would take.
+
+    Raises:
+        WrongType: It is no forecast.
     """
+    if not isinstance(forecast, Forecast):
+        raise WrongType(
+            f"forecast is {shown(forecast)}, and must be a snaplib.Forecast",
+            hint="make it with snaplib.forecast(profile)",
+        )
     best = forecast.best
     codec, level = choose_codec(forecast, best)
     made = _hopeless(forecast) or _full(forecast) or _warm(forecast) or _unsafe(forecast)

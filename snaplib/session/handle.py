@@ -8,7 +8,8 @@ import select
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from snaplib.errors import TaskEnded
+from snaplib.arguments import milliseconds
+from snaplib.errors import StillRunning, TaskEnded, UsageError
 from snaplib.session import registry
 from snaplib.session.record import ExitStatus, StreamRecord, StreamsRecord
 from snaplib.session.terminal import RawTerminal
@@ -132,12 +133,14 @@ class SessionHandle:
         Works for whoever found the session too.
 
         Raises:
-            TimeoutError: It has not ended yet.
+            StillRunning: It has not ended yet; a TimeoutError.
         """
+        if self.pidfd < 0:
+            raise UsageError(f"the session {self.name} was closed")
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(None if timeout_s is None else round(timeout_s * 1000)):
-            raise TimeoutError(f"session {self.name} has not ended after {timeout_s} s")
+        if not poll.poll(milliseconds(timeout_s)):
+            raise StillRunning(f"session {self.name} has not ended after {timeout_s} s")
         return registry.read_status(self.folder) or ExitStatus(signal=registry.KILLED)
 
     def cleanup(self) -> None:
@@ -164,6 +167,11 @@ class SessionHandle:
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self._terminal = -1
+
+    def __del__(self) -> None:
+        # Sockets close themselves when nobody has them any more, numbers do not.
+        with contextlib.suppress(AttributeError, OSError):
+            self.close()
 
     def __enter__(self) -> Self:
         return self

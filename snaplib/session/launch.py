@@ -23,12 +23,13 @@ from snaplib.errors import (
     SnaplibError,
     TaskEnded,
     UsageError,
+    WrongType,
 )
 from snaplib.runtime import runtime_dir
 from snaplib.session.control import Control
 from snaplib.session.outer import LOWEST_FD, Outer
 
-__all__ = ["spawn", "unique_name", "wire_text"]
+__all__ = ["environment_of", "spawn", "unique_name", "wire_text"]
 
 _INIT = Path(__file__).resolve().parent / "nsinit"
 
@@ -38,6 +39,28 @@ def unique_name(command: Sequence[str]) -> str:
     program = Path(command[0]).name if command else ""
     letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in program)
     return f"{letters[:32] or 'task'}-{os.urandom(4).hex()}"
+
+
+def environment_of(variables: Mapping[Any, Any]) -> dict[str, str]:
+    """Return an environment as text.
+
+    Args:
+        variables: Names and values, text or bytes.
+
+    Raises:
+        WrongType: They are something else.
+        UsageError: One of them cannot be passed to a program.
+    """
+    try:
+        found = {os.fsdecode(name): os.fsdecode(value) for name, value in variables.items()}
+    except (AttributeError, TypeError) as error:
+        raise WrongType(f"env must be names and values, both text: {error}") from None
+    for name, value in found.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise UsageError(
+                f"{name!r} cannot be a variable of the environment, or has a NUL in it"
+            )
+    return found
 
 
 def wire_text(text: str) -> str:

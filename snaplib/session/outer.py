@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from snaplib.errors import RestoreFailed, UsageError
+from snaplib.errors import RestoreFailed, UsageError, WrongType
 from snaplib.session.nsinit.ends import kind_of
 from snaplib.session.nsinit.outer import began_anew, identity
 from snaplib.session.record import Backlog, OuterRecord, StreamRecord, StreamsRecord
@@ -26,9 +26,11 @@ __all__ = [
     "place_streams",
 ]
 
+_STREAMS = ("standard input", "standard output", "standard error")
+
 #: None inherits, a path is opened, subprocess.DEVNULL and (for stderr) subprocess.STDOUT mean what
 #: they mean there.
-Target = str | Path | int | IO[Any] | None
+Target = str | bytes | Path | int | IO[Any] | None
 
 #: What is passed to the init is above the standard ones, which it replaces; a caller whose own
 #: are closed would get these numbers for anything it opens.
@@ -47,7 +49,7 @@ class Outer:
         cwd: Where relative paths count from.
 
     Raises:
-        UsageError: A path cannot be opened.
+        UsageError: A path cannot be opened, or it is nothing that a stream can be connected to.
     """
 
     def __init__(
@@ -82,8 +84,8 @@ class Outer:
         self._stack.close()
 
     def _add(self, number: int, target: Target) -> None:
-        if isinstance(target, (str, Path)):
-            opened = self._open(number, self._cwd / target)
+        if isinstance(target, (str, bytes, os.PathLike)):
+            opened = self._open(number, self._cwd / os.fsdecode(target))
             self.direct.append(number)
         elif target == subprocess.DEVNULL:
             opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -94,9 +96,7 @@ class Outer:
             if 1 in self.direct:
                 self.direct.append(2)
         else:
-            fd = (
-                number if target is None else target if isinstance(target, int) else target.fileno()
-            )
+            fd = number if target is None else _descriptor(number, target)
             opened = os.dup(fd) if kind_of(fd) != "closed" else os.open(os.devnull, os.O_RDWR)
         moved = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
         os.close(opened)
@@ -110,8 +110,37 @@ class Outer:
         try:
             return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, _MODE)
         except OSError as error:
-            what = ("standard input", "standard output", "standard error")[number]
-            raise UsageError(f"{path} cannot be opened as {what}: {error.strerror}") from error
+            raise UsageError(
+                f"{path} cannot be opened as {_STREAMS[number]}: {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise UsageError(
+                f"{str(path)!r} cannot be opened as {_STREAMS[number]}: {error}"
+            ) from error
+
+
+def _descriptor(number: int, target: int | IO[Any]) -> int:
+    if target == subprocess.PIPE:
+        raise UsageError(
+            f"subprocess.PIPE is of no use as {_STREAMS[number]}: nobody would have its other end",
+            hint="make a pipe with os.pipe() and pass the task's end",
+        )
+    if not isinstance(target, int):
+        try:
+            target = target.fileno()
+        except AttributeError:
+            raise WrongType(
+                f"{target!r} is nothing that {_STREAMS[number]} can be connected to",
+                hint="pass a path, a descriptor, a file or subprocess.DEVNULL",
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{target!r} has no descriptor to be {_STREAMS[number]}: {error}",
+                hint="pass a path, a descriptor, a file or subprocess.DEVNULL",
+            ) from error
+    if kind_of(target) == "closed":
+        raise UsageError(f"descriptor {target}, to be {_STREAMS[number]}, is not open")
+    return target
 
 
 def check_output(record: StreamRecord, fd: int) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from snaplib.arguments import command_words, path, text
 from snaplib.errors import KeyBusy, TaskEnded, UsageError
 from snaplib.session import registry
 from snaplib.session.command import locate
 from snaplib.session.control import Control
-from snaplib.session.launch import spawn, unique_name, wire_text
+from snaplib.session.launch import environment_of, spawn, unique_name, wire_text
 from snaplib.session.outer import Outer, Target, check_output, place_streams
 from snaplib.session.pids import free_pids
 from snaplib.session.record import Backlog, ExitStatus, StreamsRecord
@@ -69,20 +70,23 @@ class Session(RestorableSession):
             KeyBusy: A session of that name runs.
             RootRequired: No privilege to make namespaces.
             HostUnfit: The kernel refused to.
-            UsageError: `cwd` is no folder, or a path cannot be opened.
+            UsageError: `cwd` is no folder, a path cannot be opened, or an argument is not what it can be.
         """
-        where = Path(cwd) if cwd is not None else Path.cwd()
+        words = command_words(command)
+        for what, value in (("name", name), ("key", key)):
+            if value is not None:
+                text(what, value)
+        where = Path(path("cwd", cwd)) if cwd is not None else Path.cwd()
         if not where.is_dir():
             raise UsageError(f"{where} is not a folder to start in")
         where = where.absolute()
-        environment = dict(os.environ if env is None else env)
-        words = [os.fspath(word) for word in command]
+        environment = dict(os.environ) if env is None else environment_of(env)
         program = locate(words[0] if words else "", cwd=where, environment=environment)
         spec = {
             "mode": "launch",
             "name": name or unique_name(words),
             "key": key,
-            "command": words,
+            "command": list(words),
             "cwd": str(where),
             "executable": wire_text(str(program)),
             "argv": [wire_text(word) for word in words],

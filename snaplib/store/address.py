@@ -27,9 +27,16 @@ def open_backend(url: str) -> Backend:
     Raises:
         UsageError: The address means nothing to us.
     """
+    if "\0" in url:
+        raise UsageError(f"{url!r} has a NUL in it, and is no address of a store", hint=_HINT)
     scheme, separator, rest = url.partition("://")
     if not separator:
         path = url
+        if url.partition(":")[0] in (*_REMOTE, "file") and ":" in url:
+            raise UsageError(
+                f"{url} lacks a part of an address",
+                hint=f"write {url.partition(':')[0]}://, or ./{url} for a folder of that name",
+            )
     elif scheme == "file":
         parsed = urllib.parse.urlsplit(url)
         if parsed.netloc not in ("", "localhost"):
@@ -44,7 +51,7 @@ def open_backend(url: str) -> Backend:
         return open_remote(url)
     else:
         raise UsageError(f"no store is known by {scheme}://{rest}", hint=_HINT)
-    if not path:
+    if not path.strip():
         raise UsageError("the address of the store is empty", hint=_HINT)
     return BoundedBackend(LocalBackend(Path(path).expanduser().absolute()))
 

@@ -14,6 +14,8 @@ import urllib.parse
 
 import blake3
 
+from snaplib.errors import WrongType
+
 __all__ = [
     "BLOCKS",
     "BORROWS",
@@ -82,7 +84,12 @@ def key_folder(key: str) -> str:
     """Return a key as a file name: percent-encoded, and if too long cut and ended with a hash.
 
     Two keys never have the same name; the key itself is in the manifest.
+
+    Raises:
+        WrongType: It is no text.
     """
+    if not isinstance(key, str):
+        raise WrongType(f"key is {key!r}, and must be text")
     encoded = urllib.parse.quote(key, safe=" +=@,:()", errors="surrogatepass")
     if encoded.startswith("."):
         encoded = "%2E" + encoded[1:]

@@ -7,12 +7,13 @@ import datetime as dt
 import os
 from typing import TYPE_CHECKING
 
+from snaplib.arguments import functions, number, whole
 from snaplib.errors import (
     NoSuchSnapshot,
     SnapshotDamaged,
     StoreError,
     StoreUnreachable,
-    UsageError,
+    WrongType,
 )
 from snaplib.store import names
 from snaplib.store.address import open_backend
@@ -23,7 +24,7 @@ from snaplib.store.manifest import Snapshot
 from snaplib.store.mark import unsealed
 from snaplib.store.references import References
 from snaplib.store.saved import SnapshotReader
-from snaplib.store.sealed import SealedBackend, read_key
+from snaplib.store.sealed import SealedBackend, check_key, read_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,8 @@ class Store:
         """Open a store.
 
         Args:
-            url: A folder: its path or ``file://`` URL.
+            url: A folder, its path or ``file://`` URL; or ``s3://``, ``gs://`` or ``az://`` with bucket and folder;
+                or ``memory://``, which is this process's own and ends with it.
             create: Make the folder a store if it is empty or does not exist; false where it is only
                 to be read.
             encryption_key: The key of an encrypted store: 32 bytes, or where they are, ``file:PATH``,
@@ -81,10 +83,16 @@ class Store:
             StoreTooNew: A newer snaplib made it.
             StoreReadOnly: It is to be made and cannot be.
         """
-        key = encryption_key or os.environ.get("SNAPLIB_ENCRYPTION_KEY") or None
+        try:
+            address = os.fsdecode(url)
+        except TypeError:
+            raise WrongType(f"{url!r} is no address of a store") from None
+        key = encryption_key
+        if key is None:
+            key = os.environ.get("SNAPLIB_ENCRYPTION_KEY") or None
         if isinstance(key, str):
             key = read_key(key)
-        return cls.over(open_backend(os.fspath(url)), create=create, encryption_key=key)
+        return cls.over(open_backend(address), create=create, encryption_key=key)
 
     @classmethod
     def over(
@@ -103,7 +111,12 @@ class Store:
             encryption_key: The key of an encrypted store, 32 bytes.
             clock: Tells the time, with its zone.
         """
+        if encryption_key is not None:
+            check_key(encryption_key)
         return cls(unsealed(backend, encryption_key, create=create), clock)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
 
     @property
     def url(self) -> str:
@@ -320,12 +333,17 @@ class Store:
             Those removed, newest first.
 
         Raises:
-            UsageError: A negative number.
+            UsageError: A negative number, or none.
             SnapshotDamaged: A manifest cannot be read.
         """
-        if keep < 0 or older_than_s < 0:
-            raise UsageError("numbers of snapshots and ages are not negative")
-        before = self._clock() - dt.timedelta(seconds=older_than_s)
+        whole("keep", keep, least=0)
+        number("older_than_s", older_than_s, least=0.0)
+        functions(on_error=on_error)
+        try:
+            before = self._clock() - dt.timedelta(seconds=older_than_s)
+        except OverflowError:
+            # Older than time itself: nothing is.
+            return []
         seen: dict[str, int] = {}
         removed = []
         for snapshot in self.snapshots(key, on_error):

@@ -9,11 +9,12 @@ The supervisor owns nothing the task needs: it can be killed at any moment, and 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaplib.errors import EXIT_SAVED, SnaplibError, TaskEnded
+from snaplib.arguments import command_words, functions, number, patterns
+from snaplib.errors import EXIT_SAVED, SnaplibError, TaskEnded, WrongType
 from snaplib.event import Event
 from snaplib.keylock import KeyLock
 from snaplib.node import Registry, Turn
@@ -83,7 +84,7 @@ class Supervisor:
         key: str | None = None,
         snapshot_id: str | None = None,
         window_s: float | None = None,
-        reclaim: Sequence[NoticeSource] = (),
+        reclaim: Iterable[NoticeSource] = (),
         tcp: str = "auto",
         exit_saved: int = EXIT_SAVED,
         on_restore_failure: str = "fail",
@@ -103,12 +104,15 @@ class Supervisor:
         stdout: Any = None,
         stderr: Any = None,
     ) -> None:
+        command = command_words(command)
+        functions(saver=saver, on_event=on_event)
+        reclaim = _sources(reclaim)
         if window_s is None:
             window_s = min((one.window_s for one in reclaim), default=WINDOW_S)
         self.settings = settings = Settings(
-            command=tuple(command),
+            command=command,
             store=store,
-            key=key or default_key(command, Path.cwd()),
+            key=default_key(command, Path.cwd()) if key is None else key,
             snapshot_id=snapshot_id,
             window_s=window_s,
             tcp=tcp,
@@ -118,7 +122,7 @@ class Supervisor:
             once=once,
             lazy=lazy,
             files=files,
-            capture=tuple(capture),
+            capture=tuple(patterns("capture", capture)),
             changed_files=changed_files,
             priority=priority,
             snapshot_every_s=snapshot_every_s,
@@ -134,6 +138,9 @@ class Supervisor:
         self._inbox = Inbox()
         self._mailbox = Mailbox(settings.session_name, settings.key, window_s)
         self._watchers = Watchers([*reclaim, Announced(self._mailbox)], self._inbox.put)
+
+    def __repr__(self) -> str:
+        return f"Supervisor(key={self.settings.key!r}, state={self.state.value!r})"
 
     @property
     def task(self) -> Task | None:
@@ -160,7 +167,12 @@ class Supervisor:
             source: Who says so; one source can only shorten or take back its own window.
             kind: That it begins, may begin soon, or is taken back.
             detail: More for people.
+
+        Raises:
+            UsageError: The window is no number of seconds.
         """
+        if window_s is not None:
+            number("window_s", window_s, finite=True)
         self._inbox.put(Notice(source, window_s, kind, detail))
 
     def signal(self, number: int) -> bool:
@@ -269,3 +281,14 @@ class Supervisor:
             wake=self._inbox.wake,
             promise=promise,
         )
+
+
+def _sources(reclaim: Any) -> tuple[NoticeSource, ...]:
+    listed = isinstance(reclaim, Iterable) and not isinstance(reclaim, str)
+    found = tuple(reclaim) if listed else ()
+    if not listed or not all(hasattr(one, "window_s") for one in found):
+        raise WrongType(
+            f"reclaim is {reclaim!r}, and must be a list of sources of notices",
+            hint="make it with snaplib.reclaim.choose_sources",
+        )
+    return found

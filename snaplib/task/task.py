@@ -7,8 +7,9 @@ import os
 import signal as signals
 from typing import TYPE_CHECKING, Any, Self
 
+from snaplib.arguments import number, whole
 from snaplib.attachment import check_attachable
-from snaplib.errors import NoSuchTask, RootRequired, TaskEnded
+from snaplib.errors import NoSuchTask, RootRequired, StillRunning, TaskEnded, UsageError
 from snaplib.kernel.procfs import ProcFs
 from snaplib.task.freezing import Freezing
 from snaplib.task.key import default_key
@@ -67,7 +68,9 @@ class Task(ProcessTree):
             NoSuchTask: No process has this pid, or a thread has it.
             RootRequired: It belongs to someone else.
             CannotDump: It is a kernel thread, a zombie, init, this process or its ancestor.
+            WrongType: The pid is no whole number.
         """
+        pid = whole("pid", pid)
         found = procfs if procfs is not None else ProcFs()
         check_attachable(found, pid)
         return cls(pid, procfs=found, session=_session_of(found, pid))
@@ -110,7 +113,7 @@ class Task(ProcessTree):
             CommandNotExecutable: It cannot be executed.
             RootRequired: No privilege to make namespaces.
             HostUnfit: The kernel refused to.
-            UsageError: ``cwd`` is no folder, or a path cannot be opened.
+            UsageError: ``cwd`` is no folder, a path cannot be opened, or an argument is not what it can be.
         """
         from snaplib.session import Session  # noqa: PLC0415
 
@@ -151,8 +154,10 @@ class Task(ProcessTree):
         self.close()
 
     def close(self) -> None:
-        """Let go of the task; it runs on."""
+        """Let go of the task, and of its session; it runs on.  May be called again; nothing else may."""
         self._freezing.close()
+        if self.session is not None:
+            self.session.close()
         super().close()
 
     @property
@@ -189,6 +194,7 @@ class Task(ProcessTree):
             RootRequired: This process may not stop it.
             TaskEnded: It has ended.
         """
+        number("deadline_s", deadline_s, least=0.0, finite=True)
         self._check_alive()
         with self._freezing.frozen(deadline_s, self.cgroup) as frozen:
             yield frozen
@@ -196,10 +202,17 @@ class Task(ProcessTree):
     def signal(self, number: int) -> None:
         """Send a signal to the root.
 
+        Args:
+            number: Which; 0 only looks whether it could be sent.
+
         Raises:
+            UsageError: There is no such signal.
             TaskEnded: It has ended.
             RootRequired: This process may not signal it.
         """
+        wanted = whole("number", number)
+        if wanted != 0 and wanted not in signals.valid_signals():
+            raise UsageError(f"there is no signal {wanted}")
         self._check_alive()
         try:
             if self.session is not None:
@@ -215,18 +228,20 @@ class Task(ProcessTree):
         """Wait until the task has ended.
 
         Args:
-            timeout_s: How long at most; for ever by default.
+            timeout_s: How long at most, in seconds; for ever by default.
 
         Returns:
             How it ended; None for a task that was attached to, of which only its parent is told.
 
         Raises:
-            TimeoutError: It runs on.
+            StillRunning: It runs on; a TimeoutError.
+            UsageError: The task was closed.
         """
+        self._check_open()
         if self.session is not None:
             return self.session.wait(timeout_s)
         if not self._root_ends(timeout_s):
-            raise TimeoutError(f"the task {self.pid} still runs after {timeout_s} s")
+            raise StillRunning(f"the task {self.pid} still runs after {timeout_s} s")
         return None
 
 

@@ -9,7 +9,8 @@ import weakref
 
 import attrs
 
-from snaplib.errors import NoSuchTask, TaskEnded
+from snaplib.arguments import milliseconds
+from snaplib.errors import NoSuchTask, TaskEnded, UsageError
 from snaplib.kernel.procfs import ProcFs
 
 __all__ = ["NOBODY", "Member", "ProcessTree"]
@@ -56,6 +57,7 @@ class ProcessTree:
         self.pid = pid
         self.procfs = procfs if procfs is not None else ProcFs()
         self._pidfd = -1
+        self._closed = False
         #: Clock ticks since boot: with the pid, the name of one process while the host is up.
         self.start_time = 0
         #: The root's pid in its own PID namespace.
@@ -75,12 +77,18 @@ class ProcessTree:
             raise NoSuchTask(f"there is no process {pid}") from None
 
     def close(self) -> None:
-        """Let go of it; it runs on."""
+        """Let go of it; it runs on.  May be called again; nothing else may."""
+        self._closed = True
         if self._pidfd >= 0:
             self._close_pidfd()
 
     def alive(self) -> bool:
-        """Return whether the root has not ended; a zombie has."""
+        """Return whether the root has not ended; a zombie has.
+
+        Raises:
+            UsageError: It was let go of, so that nobody knows.
+        """
+        self._check_open()
         return self._pidfd >= 0 and not self._root_ends(0.0)
 
     def members(self) -> tuple[Member, ...]:
@@ -173,6 +181,10 @@ class ProcessTree:
         except ProcessLookupError:
             raise TaskEnded(f"the task {self.pid} has ended") from None
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"the task {self.pid} was closed", hint="attach to it again")
+
     def _check_alive(self) -> None:
         if not self.alive():
             raise TaskEnded(f"the task {self.pid} has ended")
@@ -181,4 +193,4 @@ class ProcessTree:
         """Wait until the root has ended; return whether it has."""
         poller = select.poll()
         poller.register(self._pidfd, select.POLLIN)
-        return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+        return bool(poller.poll(milliseconds(timeout_s)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from snaplib.arguments import functions, has, number, snapshot_store, task_of, text
 from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, TaskEnded
 from snaplib.kernel.hidden import reads_hidden_memory
 from snaplib.kernel.memory import trim_heap
@@ -54,6 +55,9 @@ class WarmCopy:
         pace: How fast to copy; as fast as possible by default.
         options: How to write pages.
         open_tracker: Makes what tells which pages changed.
+
+    Raises:
+        UsageError: An argument is not what it can be.
     """
 
     def __init__(
@@ -66,6 +70,13 @@ class WarmCopy:
         options: PageLogOptions | None = None,
         open_tracker: Callable[[Task], Tracker] = open_tracker,
     ) -> None:
+        task_of(task)
+        snapshot_store(store)
+        if key is not None:
+            text("key", key)
+        functions(open_tracker=open_tracker)
+        has("pace", pace, "pause_s", "Pace")
+        has("options", options, "segment_bytes", "store.PageLogOptions")
         self.task = task
         self.store = store
         self.key = key or task.key
@@ -87,6 +98,9 @@ class WarmCopy:
         #: Whether every page has been copied once.
         self._seen_all = False
         self._rounds = 0
+
+    def __repr__(self) -> str:
+        return f"WarmCopy({self.task!r}, {self.store!r}, ready={self.ready})"
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +178,8 @@ class WarmCopy:
             TaskEnded: The task has ended.
             StoreError: The store failed; the next round goes on with what it has, or begins anew.
         """
+        if most_s is not None:
+            number("most_s", most_s)
         stop = stop or threading.Event()
         began_s = time.monotonic()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import re
 import signal
@@ -118,13 +119,18 @@ def test_without_a_verb_all_are_told(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_an_error_that_nobody_has_foreseen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line, and no traceback unless it is asked for."""
+
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, "Input/output error", "/somewhere")
+
+    monkeypatch.setattr("snaplib.cli.doctor.run", fail)
     for verbose in ([], ["-v"]):
-        assert main(["replay", *verbose, str(tmp_path)]) == 1
+        assert main(["doctor", *verbose]) == 1
         told = capsys.readouterr().err
-        assert f"Is a directory: {str(tmp_path)!r}" in told.splitlines()[-1]
+        assert "Input/output error: '/somewhere'" in told.splitlines()[-1]
         assert ("Traceback" in told) == bool(verbose)
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from snaplib.arguments import one_of, task_of
+from snaplib.checkpoint.connections import TCP_MODES
 from snaplib.checkpoint.preflight import (
     connections,
     descriptors,
@@ -105,7 +107,10 @@ def preflight(
     Raises:
         TaskEnded: The task has ended.
         RootRequired: It is not ours to look at.
+        UsageError: An argument is not what it can be.
     """
+    task_of(task)
+    one_of("tcp", tcp, TCP_MODES)
     session = task.session
     if streams is None:
         known = session.streams().streams if session is not None else ()

@@ -6,7 +6,7 @@ and how large their objects are.
 """
 
 from snaplib.store.sealed.backend import SealedBackend
-from snaplib.store.sealed.key import read_key
+from snaplib.store.sealed.key import check_key, read_key
 from snaplib.store.sealed.seal import Seal
 
-__all__ = ["Seal", "SealedBackend", "read_key"]
+__all__ = ["Seal", "SealedBackend", "check_key", "read_key"]

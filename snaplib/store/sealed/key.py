@@ -8,10 +8,11 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from snaplib.errors import EncryptionKeyError
+from snaplib.errors import EncryptionKeyError, WrongType
 
-__all__ = ["KEY_BYTES", "read_key"]
+__all__ = ["KEY_BYTES", "check_key", "read_key"]
 
 KEY_BYTES = 32
 _COMMAND_S = 30.0
@@ -49,6 +50,21 @@ def read_key(source: str) -> bytes:
             hint="write file:PATH, env:NAME or command:COMMAND",
         )
     return _decoded(found, f"{kind}:..." if kind == "command" else source)
+
+
+def check_key(key: Any) -> None:
+    """Make sure that a key is one.
+
+    Raises:
+        WrongType: It is no bytes.
+        EncryptionKeyError: It is not of 32 bytes.
+    """
+    if not isinstance(key, bytes):
+        raise WrongType("encryption_key must be 32 bytes, or the text that says where they are")
+    if len(key) != KEY_BYTES:
+        raise EncryptionKeyError(
+            f"the encryption key has {len(key)} bytes, and must have {KEY_BYTES}"
+        )
 
 
 def _output(command: str) -> bytes:

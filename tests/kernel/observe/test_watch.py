@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from snaplib.errors import TaskEnded, UsageError
+from snaplib.errors import HostUnfit, TaskEnded, UsageError
 from snaplib.kernel import ProcFs
 from snaplib.observe import Watch
 from snaplib.task import Task
@@ -207,7 +207,7 @@ def test_without_ebpf_the_profile_says_so(start, monkeypatch, tmp_path) -> None:
         profile = watch.profile()
     assert profile.source == "proc"
     assert any("no eBPF" in note for note in profile.notes)
-    with pytest.raises(OSError, match="not only ours"):
+    with pytest.raises(HostUnfit, match="not only ours"):
         Watch(Task.attach(profile.pid), arm="none", source="ebpf").start()
 
 
