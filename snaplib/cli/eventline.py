@@ -104,7 +104,9 @@ def event_line(event: Event) -> str:
                 f"snaplib prune --key {shlex.quote(event.key)} --keep 0"
             )
         case "restore_failed":
-            return f"snapshot {details['snapshot']} could not be restored: {details['reason']}"
+            # Where that is the end of the run, the reason comes as its error.
+            reason = "" if event.state == "failed" else f": {details['reason']}; starting anew"
+            return f"snapshot {details['snapshot']} could not be restored{reason}"
         case _:
             return ""
 

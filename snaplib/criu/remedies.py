@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 __all__ = ["remedy_for"]
 
-#: A pattern of a reason, and what helps.
+#: A pattern of a reason, and what helps.  CRIU leaves out the first slash of paths.
 _REMEDIES = (
     (
-        r"File (?P<path>\S+) has bad size (?P<now>\d+) \(expect (?P<then>\d+)\)",
-        "{path} had {then} bytes when the task was saved and has {now} now: put it back as it was",
+        r"File /?(?P<path>.+) has bad size (?P<now>\d+) \(expect (?P<then>\d+)\)",
+        "/{path} had {then} bytes when the task was saved and has {now} now: put it back as it was",
     ),
     (
-        r"File (?P<path>\S+) has bad mode",
-        "give {path} the permissions it had when the task was saved",
+        r"File /?(?P<path>.+) has bad mode",
+        "give /{path} the permissions it had when the task was saved",
     ),
     (
-        r"Can't open file (?P<path>\S+)",
-        "{path} was open in the task: make it available here under the same path",
+        r"Can't open file /?(?P<path>.+?)(?: on restore)?(?::|$)",
+        "/{path} was open in the task: make it available here under the same path",
     ),
     (
         r"(?:FPU|CPU|fpu|cpu).*(?:not supported|incompatible|mismatch)",
