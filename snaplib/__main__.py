@@ -1,3 +1,3 @@
-from snaplib.cli import main
+from snaplib.cli import program
 
-raise SystemExit(main())
+program()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -15,7 +16,7 @@ from snaplib.cli.notices import keep_notices
 from snaplib.cli.output import message
 from snaplib.errors import EXIT_USAGE, SnaplibError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "main", "program"]
 
 #: Verb -> the line that `snaplib --help` shows.  The module of the same name has configure(parser) and run(args).
 VERBS = {
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         _parser(None).print_help(sys.stderr)
         return EXIT_USAGE
-    verb = next((word for word in arguments if not word.startswith("-")), None)
+    verb = _verb(arguments)
     if verb in _SUPERVISING:
         keep_notices()
     args = _parser(verb).parse_args(arguments)
@@ -113,3 +114,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         message(f"error: {error} - `-v` shows where")
         return 1
     return status
+
+
+def program() -> NoReturn:
+    """Run the command that this process was started for, and end with its status.
+
+    What looks after a task ends at once.  While Python tidies up signals have their default again: a second SIGTERM
+    would make of "saved" a run that was killed.  Nor is a thread waited for that hangs.
+    """
+    status = main()
+    if _verb(sys.argv[1:]) in _SUPERVISING:
+        for stream in (sys.stdout, sys.stderr):
+            # Whoever read it may have gone away.
+            with contextlib.suppress(OSError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _verb(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if not word.startswith("-")), None)

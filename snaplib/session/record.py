@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,7 @@ import attrs
 
 __all__ = ["Backlog", "CaptureSource", "ExitStatus", "OuterRecord", "StreamRecord", "StreamsRecord"]
 
-#: SIGKILL, and what shells add to a signal's number.
-_KILLED = 9
+#: What shells add to a signal's number.
 _SHELL_SIGNAL = 128
 
 
@@ -185,11 +185,16 @@ class ExitStatus:
 
     @property
     def was_killed(self) -> bool:
-        """Whether SIGKILL ended the root, or a child of it as shells tell that: somebody else's doing.
+        """Whether SIGKILL or SIGHUP ended the root, or a child of it as shells tell that: somebody else's doing.
 
-        The kernel does it for want of memory, a scheduler, or a person; nobody writes down who.
+        The kernel does it for want of memory or when a terminal goes away, a scheduler, or a person; nobody writes down
+        who.
         """
-        return self.saved is None and self.shell_code == _SHELL_SIGNAL + _KILLED
+        return self.was_ended_by(signal.SIGKILL) or self.was_ended_by(signal.SIGHUP)
+
+    def was_ended_by(self, number: int) -> bool:
+        """Return whether a signal ended the root, or a child of it as shells tell that."""
+        return self.saved is None and self.shell_code == _SHELL_SIGNAL + number
 
     @property
     def shell_code(self) -> int:

@@ -7,7 +7,7 @@ import os
 import termios
 from typing import TYPE_CHECKING, Any, Self
 
-from snaplib.errors import TaskEnded
+from snaplib.errors import SnaplibError
 from snaplib.session.nsinit.terminal import raw_attributes
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RawTerminal:
             # It may have been hung up meanwhile.
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._saved)
-        with contextlib.suppress(TaskEnded, OSError):
+        with contextlib.suppress(SnaplibError, OSError):
             self._control.ask("foreground", on=False)
         os.close(self._terminal)
         self._terminal = -1
@@ -62,10 +62,12 @@ class RawTerminal:
             return
         in_foreground = self._in_foreground()
         if in_foreground:
-            if self._saved is None:
-                self._saved = termios.tcgetattr(self._terminal)
-            termios.tcsetattr(self._terminal, termios.TCSADRAIN, raw_attributes(self._saved))
-        with contextlib.suppress(TaskEnded):
+            # It may have been hung up, of which SIGCONT tells as well; the task goes on without it.
+            with contextlib.suppress(termios.error):
+                if self._saved is None:
+                    self._saved = termios.tcgetattr(self._terminal)
+                termios.tcsetattr(self._terminal, termios.TCSADRAIN, raw_attributes(self._saved))
+        with contextlib.suppress(SnaplibError):
             self._control.ask("foreground", on=in_foreground)
 
     def _in_foreground(self) -> bool:

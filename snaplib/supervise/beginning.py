@@ -42,6 +42,8 @@ class Beginning:
     def __init__(self, settings: Settings, machine: StateMachine) -> None:
         self._settings = settings
         self._machine = machine
+        #: Whether the command is just being started: there is a task, or is about to be one.
+        self.starts = False
 
     def check_ready(self) -> None:
         """Find out now, and not when the notice comes, what would make a dump fail.
@@ -189,6 +191,7 @@ class Beginning:
 
     def _start(self) -> Task:
         settings = self._settings
+        self.starts = True
         task = Task.launch(
             list(settings.command),
             name=settings.session_name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 from snaplib.errors import NoSuchSnapshot, StoreError
 from snaplib.reclaim import Watchers
@@ -14,7 +15,12 @@ __all__ = ["finish"]
 
 
 def finish(
-    settings: Settings, machine: StateMachine, watchers: Watchers, status: ExitStatus
+    settings: Settings,
+    machine: StateMachine,
+    watchers: Watchers,
+    status: ExitStatus,
+    *,
+    in_window: bool = False,
 ) -> int:
     """Tell how a task ended, and tidy up.
 
@@ -23,6 +29,7 @@ def finish(
         machine: Becomes ``done``, ``failed`` if the task was killed, or ``saved`` if it is not.
         watchers: Hear that nothing is left to be saved.
         status: How the task ended.
+        in_window: Whether its machine was about to go: then SIGTERM is somebody else's doing.
 
     Returns:
         The exit status to end with.
@@ -32,7 +39,7 @@ def finish(
             machine.move(State.SAVED, "saved", snapshot=status.saved)
         watchers.acknowledge()
         return settings.exit_saved
-    if status.was_killed:
+    if status.was_killed or (in_window and status.was_ended_by(signal.SIGTERM)):
         # It has not ended by itself: the next run goes on with what there is of it.
         machine.move(
             State.FAILED,

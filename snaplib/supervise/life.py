@@ -30,8 +30,11 @@ __all__ = ["Life", "TerminalChanged"]
 
 #: The loop looks around at least so often.
 _LONGEST_WAIT_S = 600.0
-#: How long what is tidied up in the end may take.
+#: How long what is tidied up in the end may take; and when the window is over.
 _TIDY_UP_S = 30.0
+_HURRY_S = 1.0
+#: What a store is given up in after that.
+_GRACE_S = 3.0
 #: What is of no use once there is notice.
 _PLANS = ("plan", "plan_failed")
 
@@ -115,12 +118,14 @@ class Life:
 
     def _leave(self) -> None:
         self._copying.stop()
-        ends_s = time.monotonic() + _TIDY_UP_S
+        is_over = self._machine.state is State.FAILED
+        most_s = _HURRY_S if is_over else _TIDY_UP_S
+        ends_s = time.monotonic() + most_s
         backend = self._store.backend
         try:
             # A store that does not answer must not keep us from ending.
             backend.limit_by(lambda: ends_s - time.monotonic())
-            ended = [self._copying.join(_TIDY_UP_S), self._saving.leave(_TIDY_UP_S)]
+            ended = [self._copying.join(most_s + _GRACE_S), self._saving.leave(most_s + _GRACE_S)]
             # They have taken the limit away with them.
             backend.limit_by(lambda: ends_s - time.monotonic())
             if all(ended):

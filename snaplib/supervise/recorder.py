@@ -21,7 +21,7 @@ _BEGINNINGS = ("started", "restored", "adopted")
 #: Event -> how the run came out.  Without one of these it has no end in the journal.
 _OUTCOMES = {"saved": "saved", "ended": "ended", "killed": "killed", "failed": "failed"}
 #: How long a store may take for the end of a run.
-_PATIENCE_S = 20.0
+_PATIENCE_S = 5.0
 #: What of an event's figures the journal keeps, where it is a number.
 _KEPT = (
     "restore_s",

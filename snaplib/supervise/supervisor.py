@@ -9,8 +9,10 @@ The supervisor owns nothing the task needs: it can be killed at any moment, and 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 from snaplib.arguments import command_words, functions, number, patterns
@@ -40,6 +42,10 @@ __all__ = ["WINDOW_S", "Supervisor"]
 
 #: The window where nobody says anything else.
 WINDOW_S = 120.0
+
+#: How far apart signals may come that are sent to all processes of a job.
+_SAME_SIGNAL_S = 0.2
+_LOOK_S = 0.02
 
 
 class Supervisor:
@@ -135,6 +141,9 @@ class Supervisor:
         self._on_event = on_event or (lambda _event: None)
         self._recorder = Recorder(store, settings.key, settings.command)
         self._machine = StateMachine(settings.key, self._tell)
+        self._beginning = Beginning(settings, self._machine)
+        #: What came for the task while it was being started.
+        self._early_signals: list[int] = []
         self._inbox = Inbox()
         self._mailbox = Mailbox(settings.session_name, settings.key, window_s)
         self._watchers = Watchers([*reclaim, Announced(self._mailbox)], self._inbox.put)
@@ -182,7 +191,9 @@ class Supervisor:
             Whether there is a task, or was one: before that nobody hears it.
         """
         if self._task is None:
-            return False
+            if self._beginning.starts:
+                self._early_signals.append(number)
+            return self._beginning.starts
         with contextlib.suppress(TaskEnded):
             self._task.signal(number)
         return True
@@ -207,17 +218,21 @@ class Supervisor:
             try:
                 return self._run()
             except SnaplibError as error:
-                if MOVES[self.state]:
-                    self._machine.move(
-                        State.FAILED, "failed", reason=error.message, exit_code=error.exit_code
-                    )
+                self._failed(error.message, error.exit_code)
+                raise
+            except Exception as error:
+                # A mistake of ours; whoever waits for this run is told all the same.
+                self._failed(f"{type(error).__name__}: {error}", 1)
                 raise
             finally:
                 self._watchers.stop()
 
+    def _failed(self, reason: str, exit_code: int) -> None:
+        if MOVES[self.state]:
+            self._machine.move(State.FAILED, "failed", reason=reason, exit_code=exit_code)
+
     def _run(self) -> int:
-        settings, machine = self.settings, self._machine
-        beginning = Beginning(settings, machine)
+        settings, machine, beginning = self.settings, self._machine, self._beginning
         beginning.check_ready()
         found = beginning.left_over()
         if isinstance(found, ExitStatus):
@@ -233,7 +248,11 @@ class Supervisor:
             if status is not None:
                 return status.shell_code
             self._task = beginning.resume_or_start()
-        return finish(settings, machine, self._watchers, self._look_after(self._task))
+            for early in self._early_signals:
+                self.signal(early)
+        status = self._look_after(self._task)
+        in_window = self._in_window(status)
+        return finish(settings, machine, self._watchers, status, in_window=in_window)
 
     def _look_after(self, task: Task) -> ExitStatus:
         settings, session = self.settings, task.session
@@ -266,6 +285,18 @@ class Supervisor:
         return any(
             isinstance(one, Notice) and one.kind is NoticeKind.RECLAIM for one in self._inbox.look()
         )
+
+    def _in_window(self, status: ExitStatus) -> bool:
+        """Whether a task ended while its machine was about to go."""
+        if self.state in (State.NOTICED, State.DUMPING):
+            return True
+        ends_s = time.monotonic() + _SAME_SIGNAL_S
+        # Where all processes of a job are sent SIGTERM, the task may end before we hear of it.
+        while status.was_ended_by(SIGTERM) and time.monotonic() < ends_s:
+            if self._noticed():
+                return True
+            time.sleep(_LOOK_S)
+        return False
 
     def _save_context(self, task: Task, promise: Promise) -> SaveContext:
         settings = self.settings

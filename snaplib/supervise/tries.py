@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from snaplib.errors import DumpFailed, SnaplibError
+from snaplib.errors import EXIT_CANNOT_DUMP, EXIT_DUMP_FAILED, DumpFailed, SnaplibError
 
 __all__ = ["Tries"]
 
@@ -44,6 +44,9 @@ class Tries:
         """
         if not isinstance(error, SnaplibError):
             error = DumpFailed(f"the dump broke off: {type(error).__name__}: {error}")
+        elif error.exit_code not in (EXIT_CANNOT_DUMP, EXIT_DUMP_FAILED):
+            # The store's, for example: to whoever runs us it is a dump that failed.
+            error = DumpFailed(f"{error.message}; the task runs on", hint=error.hint)
         self.failures = (*self.failures, error)
         tries = len(self.failures)
         pause_s = _RETRY_AFTER_S[tries - 1] if tries <= len(_RETRY_AFTER_S) else left_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snaplib.errors import EXIT_SAVED
+from snaplib.errors import EXIT_DUMP_FAILED, EXIT_SAVED
 from tests.system.conftest import WORKLOADS, Bench, wait_until
 from tests.system.cutoff import FAST, events_of
 from tests.workloads import large
@@ -46,3 +47,35 @@ def test_the_task_stands_still_while_the_store_does(bench: Bench) -> None:
     second, _ = again.communicate(timeout=100)
     assert again.returncode == 0
     assert large.check((first + second).decode(), MIB) > 0
+
+
+def test_a_store_that_answers_nobody_any_more(bench: Bench) -> None:
+    """The task runs on when the window is over, and is saved by the next run."""
+    rate, finish, events, out = map(bench.folder.joinpath, ("rate", "finish", "events", "out"))
+    command = ["--events", events, "--", sys.executable, WORKLOADS / "large.py", 16, finish]
+    rate.write_text(str(FAST))
+    # Not pipes: the task that runs on keeps them open.
+    with out.open("ab") as stream, (bench.folder / "said").open("wb") as said:
+        process = bench.start_python(
+            ["tests.system.slowed", rate, "run", "--max-overhead", 0, "--window", 4, *command],
+            stdout=stream,
+            stderr=said,
+        )
+        wait_until(lambda: out.stat().st_size > 0, "the task to be at work")
+        rate.write_text("-1")
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(100) == EXIT_DUMP_FAILED
+        grown = out.stat().st_size
+        wait_until(lambda: out.stat().st_size > grown, "the task to run on")
+        names = [json.loads(line)["event"] for line in events.read_text().splitlines()]
+        assert names[names.index("notice") :][:2] == ["notice", "dumping"]
+        assert names[-2:] == ["dump_failed", "failed"]
+
+        again = bench.start(["run", *command], stdout=stream)
+        wait_until(lambda: bool(events_of(events, "adopted")), "the task to be taken over")
+        again.send_signal(signal.SIGUSR1)
+        assert again.wait(100) == EXIT_SAVED
+        finish.touch()
+        last = bench.start(["run", *command], stdout=stream)
+        assert last.wait(100) == 0
+    assert large.check(out.read_text(), 16) > 0

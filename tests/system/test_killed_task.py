@@ -17,14 +17,16 @@ pytestmark = pytest.mark.slow
 KILLED = 128 + signal.SIGKILL
 
 
-@pytest.mark.parametrize("which", ["task", "everything"])
+@pytest.mark.parametrize("which", ["task", "everything", "terminal", "job"])
 def test_the_next_run_goes_on_from_the_newest_snapshot(bench: Bench, which: str) -> None:
-    """As when a process takes too much memory, or a scheduler ends all of a job at once."""
+    """As when a process takes too much memory, or a terminal goes away, or a scheduler ends all of a job at once."""
     out, events, finish = (bench.folder / name for name in ("out", "events", "finish"))
     command = ["--", sys.executable, WORKLOADS / "chained.py", finish]
     with out.open("wb") as stream:
         process = bench.start(
-            ["run", "--snapshot-every", "0.5", "--events", events, *command], stdout=stream
+            ["run", "--snapshot-every", "0.5", "--events", events, *command],
+            stdout=stream,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
     wait_until(lambda: bool(events_of(events, "snapshot")), "a snapshot")
     grown = out.stat().st_size
@@ -36,8 +38,17 @@ def test_the_next_run_goes_on_from_the_newest_snapshot(bench: Bench, which: str)
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not bench.sessions(), "all to be gone")
     else:
-        os.kill(started["pid"], signal.SIGKILL)
-        assert process.wait(60) == KILLED
+        if which == "task":
+            number = signal.SIGKILL
+            os.kill(started["pid"], number)
+        elif which == "terminal":
+            number = signal.SIGHUP
+            process.send_signal(number)
+        else:
+            number = signal.SIGTERM
+            os.kill(started["pid"], number)
+            process.send_signal(number)
+        assert process.wait(60) == 128 + number
         (killed,) = events_of(events, "killed")
         assert killed["snapshot"] == events_of(events, "snapshot")[-1]["snapshot"]
     process.wait(60)

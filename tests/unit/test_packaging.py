@@ -75,7 +75,7 @@ def test_the_wheel_carries_nothing_else(wheel: zipfile.ZipFile) -> None:
 def test_the_wheel_installs_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     info = f"snaplib-{snaplib.__version__}.dist-info"
 
-    assert "snaplib = snaplib.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "snaplib = snaplib.cli:program" in wheel.read(f"{info}/entry_points.txt").decode()
     assert b"Apache License" in wheel.read(f"{info}/licenses/LICENSE")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,9 +62,9 @@ def context_of(task: Task, store: Store) -> SaveContext:
 
 
 def stands_still(task: Task) -> bool:
-    """Whether CRIU has stopped it."""
-    stat = Path(f"/proc/{task.pid}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0] == "t"
+    """Whether CRIU holds it."""
+    status = Path(f"/proc/{task.pid}/status").read_text()
+    return not re.search(r"^TracerPid:\s*0$", status, re.MULTILINE)
 
 
 def test_copies_that_are_on_their_way(trees, copying, beside, eventually) -> None:

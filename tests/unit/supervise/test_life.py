@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from snaplib.checkpoint import Deadline
-from snaplib.errors import DumpFailed, SnaplibError
+from snaplib.errors import DumpFailed, SnaplibError, StoreUnreachable
 from snaplib.event import Event
 from snaplib.node import Waiting
 from snaplib.reclaim import Notice, NoticeKind
@@ -220,6 +220,19 @@ def test_a_task_that_cannot_be_saved_runs_to_the_end_of_the_window(scene: Scene)
         scene.life.run()
     assert scene.names == ["notice", "dumping", "dump_failed", "failed"]
     assert scene.machine.state is State.FAILED
+
+
+def test_a_store_that_fails_in_a_window_is_a_dump_that_fails(scene: Scene) -> None:
+    """Whoever runs us knows two statuses for that, and a usage error is none of them."""
+
+    def unreachable(_deadline: Deadline) -> object:
+        raise StoreUnreachable("nobody there", hint="look")
+
+    scene.saver.saves = [unreachable]
+    scene.notice(window_s=0.5)
+    with pytest.raises(DumpFailed, match="nobody there; the task runs on - look"):
+        scene.life.run()
+    assert scene.events[-1].details["exit_code"] == DumpFailed.exit_code
 
 
 def test_a_task_that_ends_by_itself_after_a_dump_has_failed(scene: Scene) -> None:
@@ -484,7 +497,8 @@ def test_what_was_found_out_before_the_task_ended_is_told(scene: Scene) -> None:
 def hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """What hangs waits for this; and not much patience with it."""
     monkeypatch.setattr("snaplib.supervise.saving._OVERDUE_S", 0.2)
-    monkeypatch.setattr("snaplib.supervise.life._TIDY_UP_S", 0.1)
+    monkeypatch.setattr("snaplib.supervise.life._GRACE_S", 0.1)
+    monkeypatch.setattr("snaplib.supervise.life._HURRY_S", 0.1)
     event = threading.Event()
     yield event
     event.set()
