@@ -14,31 +14,26 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from snaplib.arguments import functions, has, number, snapshot_store, task_of, text
 from snaplib.errors import NoSuchSnapshot, StoreError, StoreUnreachable, TaskEnded
-from snaplib.kernel.hidden import reads_hidden_memory
 from snaplib.kernel.memory import trim_heap
-from snaplib.store import PAGE_BYTES, RunSet
-from snaplib.track import Basis, CannotTrack, MemoryKind, Unknown, WriteProtect, open_tracker
-from snaplib.warm.copier import copy_pages, task_space
+from snaplib.store import RunSet
+from snaplib.track import Basis, CannotTrack, open_tracker
+from snaplib.warm.copier import copy_pages
 from snaplib.warm.finalcopy import FinalCopy
 from snaplib.warm.pace import Pace
 from snaplib.warm.records import CopyFailed, Round
+from snaplib.warm.taskpages import TaskPages, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
-    from snaplib.kernel.maps import Mapping
     from snaplib.store import PageLogOptions, Parent, SnapshotWriter, Store
     from snaplib.task import Task
-    from snaplib.track import DirtyScan, ProcessScan, Tracker
+    from snaplib.track import DirtyScan, Tracker
 
 __all__ = ["WarmCopy"]
 
-#: `snaplib.kernel.pagemap.Category.PFNZERO`: a page that only reads as zeros.
-_ZERO = np.uint16(1 << 5)
 _NOTHING = RunSet.of([], [])
 
 
@@ -186,9 +181,9 @@ class WarmCopy:
             log = self.writer.pages
             tracker = self._tracked()
             self._pace.begin()
-            pids = self._pids()
+            pages = TaskPages.of(self.task)
             scan = tracker.scan(still=True)
-            changed = self._note(scan, pids)
+            changed = self._note(scan, pages)
             until_s = began_s + most_s if most_s is not None else float("inf")
 
             def stopped() -> bool:
@@ -203,7 +198,7 @@ class WarmCopy:
             # A device may still be filling pages unless all has stood still for a moment.
             if scan.still and (is_last or self._tidied_up(stopped)):
                 tried = copy_pages(
-                    log, self.task.procfs, pids, self._owed, stopped=stopped, copied=pause
+                    log, pages.procfs, pages.pids, self._owed, stopped=stopped, copied=pause
                 )
             self._owed -= tried
             self._seen_all = self._seen_all or not len(self._owed)
@@ -241,9 +236,6 @@ class WarmCopy:
             self._tracker = tracker
         return self._tracker
 
-    def _pids(self) -> dict[int, int]:
-        return {member.ns_pid: member.pid for member in self.task.members()}
-
     def _tidied_up(self, stopped: Callable[[], bool]) -> bool:
         """Have pages copied anew that are nearly all that is left of their segments.
 
@@ -258,28 +250,12 @@ class WarmCopy:
         self._owed |= worn_out
         return True
 
-    def _note(self, scan: DirtyScan, pids: dict[int, int]) -> int:
+    def _note(self, scan: DirtyScan, pages: TaskPages) -> int:
         """Forget the copies of pages that have changed, and note that they are to be copied."""
         log = self.writer.pages
-        ns_pids = {pid: ns_pid for ns_pid, pid in pids.items()}
-        forgotten, solid = _NOTHING, _NOTHING
-        known = set()
-        for process in scan.processes:
-            ns_pid = ns_pids.get(process.pid)
-            if ns_pid is None:
-                continue
-            space = task_space(ns_pid)
-            if process.complete:
-                known.add(space)
-            changed, with_content = _numbers(process, log.page_number(space, 0))
-            forgotten |= changed
-            solid |= with_content
-        for space in log.spaces():
-            if space not in known:
-                # It has ended, or nothing is known of it; shared memory comes with each dump anew.
-                forgotten |= log.pages_of(space)
-        log.forget(forgotten)
-        self._owed = (self._owed - forgotten) | solid
+        outdated, solid = pages.changed(log, scan)
+        log.forget(outdated)
+        self._owed = (self._owed - outdated) | solid
         self._looked = True
         return solid.pages
 
@@ -310,65 +286,21 @@ class WarmCopy:
             TaskEnded: The task has ended.
         """
         ready = self._ready or self.prepare()
-        tracker, pids = self._tracked(), self._pids()
+        tracker, pages = self._tracked(), TaskPages.of(self.task)
         scan = tracker.scan(frozen_by_caller=True)
-        hidden = self._expose_hidden(tracker, pids)
+        hidden = pages.expose_hidden(tracker)
 
         def settle() -> tuple[RunSet, RunSet]:
-            self._note(scan, pids)
-            self._owed -= self._numbered(hidden)
+            self._note(scan, pages)
+            log = self.writer.pages
+            self._owed -= numbered(log, hidden)
             # What is code is left for the end, when CRIU is at rest.
-            code = self._owed & self._code(pids)
+            code = self._owed & pages.code(log)
             return self._owed - code, code
 
         # CRIU need not wait for more than the scan.
-        self._final = FinalCopy(lambda: ready.result().pages, self.task.procfs, pids, settle)
+        self._final = FinalCopy(lambda: ready.result().pages, pages.procfs, pages.pids, settle)
         return self._final
-
-    def _expose_hidden(self, tracker: Tracker, pids: dict[int, int]) -> list[tuple[int, Mapping]]:
-        """Have CRIU send what the task made inaccessible, where the kernel keeps that from us.
-
-        Returns those mappings, each with its process's pid in its own PID namespace.
-
-        CRIU reads it by its own code in the task, but only what it takes for changed. Soft-dirty bits cannot be set:
-        there such a page makes the dump a full one.
-        """
-        if reads_hidden_memory() or not isinstance(tracker, WriteProtect):
-            return []
-        hidden = []
-        for ns_pid, mapping in self._mappings(pids):
-            if mapping.perms[0] == "-" and not mapping.shared:
-                tracker.expose(pids[ns_pid], mapping.start, mapping.end)
-                hidden.append((ns_pid, mapping))
-        return hidden
-
-    def _mappings(self, pids: dict[int, int]) -> Iterator[tuple[int, Mapping]]:
-        """Yield each mapping of each process that is still there, with its pid in its own PID namespace."""
-        for ns_pid, pid in pids.items():
-            with contextlib.suppress(ProcessLookupError):
-                for mapping in self.task.procfs.maps(pid):
-                    yield ns_pid, mapping
-
-    def _numbered(self, mappings: Iterable[tuple[int, Mapping]]) -> RunSet:
-        """Return the numbers of the pages of some mappings."""
-        begins, ends = [], []
-        for ns_pid, mapping in mappings:
-            base = self.writer.pages.page_number(task_space(ns_pid), 0)
-            begins.append(base + mapping.start // PAGE_BYTES)
-            ends.append(base + mapping.end // PAGE_BYTES)
-        return RunSet.of(begins, ends)
-
-    def _code(self, pids: dict[int, int]) -> RunSet:
-        """Return the pages that may be executed.
-
-        CRIU makes a task run system calls for it, and writes them into its code for that moment: a
-        copy that is made just then is wrong (CRIU: compel/src/lib/infect.c, compel_execute_syscall).
-        """
-        return self._numbered(
-            (ns_pid, mapping)
-            for ns_pid, mapping in self._mappings(pids)
-            if "x" in mapping.perms and mapping.path != "[vsyscall]"
-        )
 
     def committed(self) -> None:
         """Say that the snapshot has been committed, and the task runs on."""
@@ -433,13 +365,3 @@ class WarmCopy:
     def close(self) -> None:
         """Let go of the task, and of a copy that is not part of a snapshot; may be called again."""
         self.give_up()
-
-
-def _numbers(process: ProcessScan, base: int) -> tuple[RunSet, RunSet]:
-    """Return the numbers of the private pages that may have changed, and of those with content."""
-    runs = process.dirty
-    runs = runs[(runs["kind"] == MemoryKind.PRIVATE) | (runs["kind"] == MemoryKind.PRIVATE_FILE)]
-    begins = np.uint64(base) + runs["start"] // np.uint64(PAGE_BYTES)
-    ends = begins + runs["pages"]
-    empty = (runs["state"] & _ZERO != 0) & (runs["why"] == Unknown.KNOWN)
-    return RunSet.of(begins, ends), RunSet.of(begins[~empty], ends[~empty])

@@ -104,7 +104,7 @@ ALL = (
     Without(
         "CRIU is made to send memory that nobody may read",
         "newest",
-        "snaplib/warm/warmcopy.py",
+        "snaplib/warm/taskpages.py",
         "if reads_hidden_memory() or not isinstance(tracker, WriteProtect):",
         "if True:",
         f"{_CHAIN}[write-protect]",

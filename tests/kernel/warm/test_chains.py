@@ -13,7 +13,7 @@ from snaplib.checkpoint import tracked
 from snaplib.errors import ShimUnusable
 from snaplib.kernel.processmemory import MemoryReader
 from snaplib.store import PAGE_BYTES, RunSet, Space
-from snaplib.warm import finalcopy, warmcopy
+from snaplib.warm import finalcopy, taskpages
 
 pytestmark = pytest.mark.require("all", "write_protect")
 
@@ -48,7 +48,7 @@ def test_memory_that_the_kernel_keeps_from_us_is_sent_by_criu(
 ) -> None:
     """As where only a tracer reads what a process has made inaccessible: the tree has such pages."""
     monkeypatch.setattr(MemoryReader, "read_anyway", lambda *_: 0)
-    monkeypatch.setattr(warmcopy, "reads_hidden_memory", lambda: False)
+    monkeypatch.setattr(taskpages, "reads_hidden_memory", lambda: False)
     task = trees.start(children=1)
     warm = copying(task)
     taken = []

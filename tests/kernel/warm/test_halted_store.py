@@ -16,10 +16,11 @@ from snaplib.errors import DeadlineExceeded, StoreUnreachable
 from snaplib.store import PageLogOptions, PageLogWriter, Store
 from snaplib.store.backend import ObjectWriter
 from snaplib.store.bounded import BoundedBackend
-from snaplib.supervise import SaveContext, WarmSaver
+from snaplib.supervise import WarmSaver
 from snaplib.task import Task
 from snaplib.testing.stores import HaltingBackend
 from snaplib.warm import FinalCopy, WarmCopy
+from tests.savecontext import context_of
 
 pytestmark = pytest.mark.require("all", "write_protect")
 
@@ -47,18 +48,6 @@ def beside(tmp_path: Path) -> Iterator[Beside]:
     made = Beside(tmp_path / "far")
     yield made
     made.close()
-
-
-def context_of(task: Task, store: Store) -> SaveContext:
-    return SaveContext(
-        task=task,
-        store=store,
-        key="key",
-        tcp="established",
-        window_s=60.0,
-        tell=lambda *_, **__: None,
-        wake=lambda: None,
-    )
 
 
 def stands_still(task: Task) -> bool:

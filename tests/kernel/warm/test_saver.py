@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from snaplib.checkpoint import Deadline
-from snaplib.supervise import SaveContext, WarmSaver
+from snaplib.supervise import WarmSaver
+from tests.savecontext import context_of
 
 pytestmark = pytest.mark.require("all", "write_protect")
 
@@ -26,15 +27,7 @@ def test_copies_snapshots_and_the_last_step(trees, store) -> None:
     """Rounds when they are due, snapshots of the running task when those are, and then the end."""
     task = trees.start(children=1)
     clock = Clock()
-    context = SaveContext(
-        task=task,
-        store=store,
-        key="key",
-        tcp="established",
-        window_s=60.0,
-        tell=lambda *_, **__: None,
-        wake=lambda: None,
-    )
+    context = context_of(task, store)
     saver = WarmSaver(context, max_overhead=0.5, clock=clock, cpu_clock=lambda: 0.0)
     assert saver.next_copy_s() == 5.0
     clock.now += 5
