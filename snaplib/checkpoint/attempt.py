@@ -260,6 +260,8 @@ class Attempt:
         """Find the reason behind CRIU's failure: the store's, the deadline's, or what its log says."""
         if self._watchdog.expired:
             return self.order.too_late()
+        if not self.order.task.alive():
+            return TaskEnded(f"the task {self.order.task.pid} ended while it was being dumped")
         failure = self._server.failure
         if isinstance(failure, SnaplibError):
             return failure

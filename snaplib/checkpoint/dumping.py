@@ -6,10 +6,12 @@ left, everything is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -51,6 +53,11 @@ __all__ = ["dump"]
 
 #: What makes a dump with copies fail and says nothing against one without.  Not when time is up, or the store failed.
 _NOT_TRACKED = (CopyFailed, CannotTrack, CriuFailure)
+
+
+#: The roots that are being dumped by this process, each by its pid and when it was started.
+_under_way: set[tuple[int, int]] = set()
+_LOCK = threading.Lock()
 
 
 def dump(
@@ -102,7 +109,8 @@ def dump(
         The snapshot, durable in the store.
 
     Raises:
-        CannotDump: The task holds something that cannot be dumped; it was not touched.
+        CannotDump: The task holds something that cannot be dumped, or is being dumped already; it was not touched.
+        TaskEnded: It has ended, or ended meanwhile.
         DumpFailed: CRIU failed; the task runs on, and says why where CRIU's log does.
         DeadlineExceeded: It took too long; the task runs on.
         StoreError: The store failed; the task runs on.
@@ -154,7 +162,8 @@ def dump(
     # What the store does not answer in time is given up, so that the task does not stand still for it.
     store.backend.limit_by(lambda: deadline.left_s)
     try:
-        taken = _taken(warm, key or task.key, _page_log_options(plan), order)
+        with _only_one(task):
+            taken = _taken(warm, key or task.key, _page_log_options(plan), order)
     finally:
         store.backend.limit_by(None)
     snapshot = taken.snapshot
@@ -178,6 +187,21 @@ def dump(
         wall_s=wall_s,
     )
     return snapshot
+
+
+@contextlib.contextmanager
+def _only_one(task: Task) -> Iterator[None]:
+    """Keep other threads from dumping the same task meanwhile: two CRIUs would be in each other's way."""
+    name = (task.pid, task.start_time)
+    with _LOCK:
+        if name in _under_way:
+            raise CannotDump(f"pid {task.pid} is being dumped already", hint="wait for that dump")
+        _under_way.add(name)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _under_way.discard(name)
 
 
 def _check_what_is_known(warm: object, plan: object, watch: object) -> None:

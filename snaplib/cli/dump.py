@@ -7,9 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from snaplib.checkpoint import TCP_MODES, dump
+from snaplib.cli.eventlog import EventLog
 from snaplib.cli.options import above_zero, add_files, add_json, add_store, add_task
 from snaplib.cli.output import emit_json, human_bytes, human_seconds, message
-from snaplib.store import Store
+from snaplib.errors import SnaplibError
+from snaplib.event import Event
+from snaplib.store import Snapshot, Store
 from snaplib.task import Task
 
 if TYPE_CHECKING:
@@ -45,12 +48,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what becomes of connected sockets; with auto the restore decides for each (default: auto)",
     )
+    parser.add_argument(
+        "--events",
+        metavar="FILE",
+        help="append one JSON line to FILE that tells what was forecast and what came of it",
+    )
     add_files(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Dump the task."""
-    task = Task.attach(args.pid)
+    with EventLog(args.events, quiet=True) as log:
+        task = Task.attach(args.pid)
+        try:
+            return _dump(task, args, log)
+        except SnaplibError as error:
+            details = {"reason": error.message, "exit_code": error.exit_code}
+            log(Event("dump_failed", time.time(), args.key or task.key, details, "running"))
+            raise
+
+
+def _dump(task: Task, args: argparse.Namespace, log: EventLog) -> int:
     store = Store.open(args.store, create=True)
     expected = _forecast(task, store, args.window)
     began = time.monotonic()
@@ -67,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
         plan=expected,
     )
     dump_s = time.monotonic() - began
+    if args.events:
+        _tell(snapshot, dump_s, args, log)
     if args.json:
         emit_json(
             {
@@ -94,6 +114,15 @@ def run(args: argparse.Namespace) -> int:
             f"({human_seconds(duration.low)} to {human_seconds(duration.high)})"
         )
     return 0
+
+
+def _tell(snapshot: Snapshot, dump_s: float, args: argparse.Namespace, log: EventLog) -> None:
+    # Late: it brings all that looks after a task, which nothing else here needs.
+    from snaplib.supervise.figures import snapshot_figures  # noqa: PLC0415
+
+    name, state = ("snapshot", "running") if args.leave_running else ("saved", "saved")
+    details = {**snapshot_figures(snapshot), "dump_s": dump_s}
+    log(Event(name, time.time(), snapshot.key, details, state))
 
 
 def _forecast(task: Task, store: Store, window_s: float) -> Forecast:

@@ -13,6 +13,7 @@ from snaplib.cli.options import add_store
 from snaplib.cli.output import emit_json, human_seconds, message
 from snaplib.cli.run import add_supervision, choose_saver, obey_signals
 from snaplib.errors import NoSuchSnapshot, RootRequired, UsageError
+from snaplib.event import Event
 from snaplib.kernel.footprint import share_malloc_arena
 from snaplib.reclaim import choose_sources
 from snaplib.scratch import sweep_scratch
@@ -22,12 +23,12 @@ from snaplib.supervise import Supervisor
 __all__ = ["configure", "run"]
 
 #: What only those can heed that look after the task.
-_ATTENDED = ("events", "reclaim", "snapshot_every", "window")
+_ATTENDED = ("reclaim", "snapshot_every", "window")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.usage = "snaplib restore [ID | --key KEY] [OPTIONS]"
+    parser.usage = "snaplib restore [ID] [OPTIONS]"
     parser.add_argument(
         "snapshot",
         nargs="?",
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     store = Store.open(args.store, create=False)
     snapshot = _choose(store, args.snapshot, args.key)
     if args.detach:
-        return _detached(store, snapshot, args=args)
+        with EventLog(args.events, quiet=True) as log:
+            return _detached(store, snapshot, log, args=args)
     share_malloc_arena()
     with EventLog(args.events, quiet=args.quiet) as log:
         supervisor = Supervisor(
@@ -98,8 +100,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, before anything is looked at."""
-    if args.snapshot and args.key:
-        raise UsageError("an ID and --key contradict each other", hint="leave one out")
     if args.json and not args.detach:
         raise UsageError("--json tells of a detached restore", hint="add --detach")
     for name in _ATTENDED if args.detach else ():
@@ -113,7 +113,13 @@ def _check(args: argparse.Namespace) -> None:
 
 def _choose(store: Store, snapshot_id: str | None, key: str | None) -> Snapshot:
     if snapshot_id:
-        return store.get(snapshot_id)
+        snapshot = store.get(snapshot_id)
+        if key and snapshot.key != key:
+            raise UsageError(
+                f"snapshot {snapshot.id} is of key {snapshot.key}, not of {key}",
+                hint="leave out the ID or --key",
+            )
+        return snapshot
     found = store.snapshots(key)
     if not found:
         of_key = f" of key {key}" if key else ""
@@ -125,7 +131,7 @@ def _choose(store: Store, snapshot_id: str | None, key: str | None) -> Snapshot:
     return found[0]
 
 
-def _detached(store: Store, snapshot: Snapshot, *, args: argparse.Namespace) -> int:
+def _detached(store: Store, snapshot: Snapshot, log: EventLog, *, args: argparse.Namespace) -> int:
     began = time.monotonic()
     task = restore(
         store,
@@ -137,6 +143,8 @@ def _detached(store: Store, snapshot: Snapshot, *, args: argparse.Namespace) -> 
         on_connection=lambda fate: message(str(fate)),
     )
     seconds = time.monotonic() - began
+    details = {"pid": task.pid, "snapshot": snapshot.id, "restore_s": seconds}
+    log(Event("restored", time.time(), snapshot.key, details, "running"))
     if args.json:
         emit_json({"id": snapshot.id, "pid": task.pid, "ns_pid": task.ns_pid, "restore_s": seconds})
     else:

@@ -66,6 +66,13 @@ class Inbox:
         return self._read
 
     def close(self) -> None:
-        """Close the descriptors."""
-        os.close(self._read)
-        os.close(self._write)
+        """Close the descriptors; may be called again."""
+        read, write, self._read, self._write = self._read, self._write, -1, -1
+        for descriptor in (read, write):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        # Not sooner: a notice may come to a supervisor whose task has ended.
+        with contextlib.suppress(AttributeError, OSError):
+            self.close()

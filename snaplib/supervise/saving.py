@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 from snaplib.checkpoint import Deadline
 from snaplib.errors import DeadlineExceeded, SnaplibError
 from snaplib.node import Turn
 from snaplib.reclaim import Notice, Window
 from snaplib.store import Snapshot
+from snaplib.supervise.figures import snapshot_figures
 from snaplib.supervise.job import Job
 from snaplib.supervise.saver import Saver
 from snaplib.supervise.states import State, StateMachine
@@ -226,7 +226,7 @@ class Saving:
         self._machine.move(
             State.SAVED,
             "saved",
-            **_figures(snapshot),
+            **snapshot_figures(snapshot),
             dump_s=time.monotonic() - self._began_s,
         )
 
@@ -261,23 +261,3 @@ class Saving:
         ended = self._job is None or self._job.join(timeout_s)
         self._turn.leave()
         return ended
-
-
-def _figures(snapshot: Snapshot) -> dict[str, Any]:
-    return {
-        "snapshot": snapshot.id,
-        "memory_bytes": snapshot.raw_bytes,
-        "stored_bytes": snapshot.stored_bytes,
-        "frozen_s": snapshot.timings["frozen_s"],
-        # None where nothing was copied ahead.
-        "final_bytes": snapshot.extra.get("warm", {}).get("final_bytes"),
-        "full_because": snapshot.extra.get("full_because"),
-        # What was expected of the dump; None where nothing had been looked at before.
-        "forecast_s": _median(snapshot, "duration_s"),
-        "forecast_bytes": _median(snapshot, "size_bytes"),
-    }
-
-
-def _median(snapshot: Snapshot, name: str) -> float | None:
-    found = (snapshot.extra.get("forecast") or {}).get(name)
-    return None if found is None else float(found["median"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -15,7 +16,13 @@ import pytest
 import snaplib
 from snaplib import arguments
 from snaplib.checkpoint import Deadline
-from snaplib.errors import EncryptionKeyError, SnaplibError, StillRunning, UsageError, WrongType
+from snaplib.errors import (
+    EncryptionKeyError,
+    SnaplibError,
+    StillRunning,
+    UsageError,
+    WrongType,
+)
 from snaplib.observe import TraceWriter
 from snaplib.session.outer import Outer
 
@@ -208,6 +215,14 @@ def test_records_travel(profile: snaplib.Profile) -> None:
     for error in (UsageError("a", hint="b"), StillRunning("c")):
         back = pickle.loads(pickle.dumps(error))
         assert (type(back), str(back), back.hint) == (type(error), str(error), error.hint)
+
+
+def test_supervisors_leave_no_descriptors(store: snaplib.Store) -> None:
+    for _ in range(2):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        snaplib.Supervisor(["true"], store=store)
+        gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_importing_does_nothing() -> None:

@@ -95,9 +95,8 @@ def test_what_cannot_be_meant(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("restore 2026 --key k", "contradict"),
         ("restore 2026 --json", "add --detach"),
-        ("restore 2026 --detach --events e", "--events is of no use with --detach"),
+        ("restore 2026 --detach --window 3", "--window is of no use with --detach"),
         ("restore 2026 --detach --snapshot-every 3", "--snapshot-every is of no use"),
         ("run", "no command to run"),
         ("notice a --all", "not both possible"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from snaplib.errors import (
     NoSuchSnapshot,
     NotAStore,
+    StoreDenied,
     StoreError,
     StoreFull,
     StoreReadOnly,
@@ -108,7 +109,7 @@ def test_a_mark_of_something_else(store, tmp_path):
         (errno.EDQUOT, False, StoreFull),
         (errno.EROFS, False, StoreReadOnly),
         (errno.EACCES, False, StoreReadOnly),
-        (errno.EACCES, True, StoreError),
+        (errno.EACCES, True, StoreDenied),
         (errno.EIO, True, StoreError),
         (errno.EIO, False, StoreError),
     ],
