@@ -171,7 +171,6 @@ def dump(
         # How long others will take that nothing is known of cannot be learned from it.
         return snapshot
     note(
-        task,
         store,
         snapshot,
         work=attrs.evolve(

@@ -145,7 +145,6 @@ def promise_json(promise: Promise) -> dict[str, Any]:
 
 
 def note(
-    task: Task,
     store: Store,
     snapshot: Snapshot,
     *,
@@ -159,7 +158,6 @@ def note(
     """Add a dump to the history; never a reason for it to fail.
 
     Args:
-        task: What was dumped.
         store: Where to.
         snapshot: What came of it.
         work: What it had to do; its ratio is that of the codec.
@@ -183,7 +181,7 @@ def note(
         time_s=wall_s,
         host=host_identity(),
         store=store_identity(store),
-        program=_program(task) if calibration is None else calibration,
+        program=_program(snapshot) if calibration is None else calibration,
         work=attrs.evolve(
             work,
             ratio=codec.stored_bytes / codec.raw_bytes if codec.raw_bytes else None,
@@ -205,6 +203,7 @@ def note(
     return record
 
 
-def _program(task: Task) -> str:
-    command = task.command
+def _program(snapshot: Snapshot) -> str:
+    # Not the task itself: it has ended, and its parent may have heard of it.
+    command = snapshot.task.get("command")
     return Path(command[0]).name if command else "?"

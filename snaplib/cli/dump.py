@@ -60,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
     """Dump the task."""
     with EventLog(args.events, quiet=True) as log:
         task = Task.attach(args.pid)
+        # Now: of a task that has ended it cannot be told any more.
+        key = args.key or (task.key if args.events else "")
         try:
             return _dump(task, args, log)
         except SnaplibError as error:
             details = {"reason": error.message, "exit_code": error.exit_code}
-            log(Event("dump_failed", time.time(), args.key or task.key, details, "running"))
+            log(Event("dump_failed", time.time(), key, details, "running"))
             raise
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -353,3 +354,26 @@ def test_a_connection_that_is_closed_is_made_again(store: Store, tasks: list[Tas
         with second, second.makefile("rw") as lines:
             second.settimeout(20)
             assert lines.readline() == "23\n"
+
+
+@pytest.mark.require("all")
+def test_a_task_whose_parent_hears_of_its_end_at_once(store: Store) -> None:
+    """Nothing is left of it to be asked for once it is saved."""
+    process = subprocess.Popen(
+        ["sleep", "300"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    parent = threading.Thread(target=process.wait)
+    parent.start()
+    try:
+        with Task.attach(process.pid) as task:
+            snapshot = dump(task, store)
+        parent.join(20)
+        assert process.returncode == -signal.SIGKILL
+        assert [one.id for one in store.snapshots()] == [snapshot.id]
+    finally:
+        process.kill()
+        parent.join()
