@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from snaplib import __version__
-from snaplib.cli.notices import keep_notices
+from snaplib.cli.notices import ignore_notices, keep_notices
 from snaplib.cli.output import message
 from snaplib.errors import EXIT_USAGE, SnaplibError
 
@@ -113,6 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         message(f"error: {error} - `-v` shows where")
         return 1
+    finally:
+        if verb in _SUPERVISING:
+            # Python takes its handlers away when it ends, which takes it a while.
+            ignore_notices()
     return status
 
 

@@ -30,6 +30,7 @@ class EventLog:
         self._path = path
         #: Whether events could not be written, and whether the last one was so in part.
         self._failed = self._cut = False
+        self._obstacles: set[tuple[str, str]] = set()
         self._file: TextIO | None = None
         if path:
             try:
@@ -54,10 +55,19 @@ class EventLog:
         """Tell one event."""
         if self._file:
             self._record(self._file, event)
-        if not self._quiet:
+        if not self._quiet and not self._is_known(event):
             line = event_line(event)
             if line:
                 self._say(line)
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether people were told the same of another process."""
+        if event.name != "obstacle":
+            return False
+        what = (event.details["code"], event.details["message"])
+        known = what in self._obstacles
+        self._obstacles.add(what)
+        return known
 
     def _record(self, file: TextIO, event: Event) -> None:
         line = ("\n" if self._cut else "") + json.dumps(event.to_json()) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-__all__ = ["NOTICES", "early_notices", "keep_notices"]
+__all__ = ["NOTICES", "early_notices", "ignore_notices", "keep_notices"]
 
 #: These mean that the window begins.
 NOTICES = (signal.SIGTERM, signal.SIGUSR1)
@@ -16,6 +16,12 @@ def keep_notices() -> None:
     """Keep notices from now on, instead of being ended by them."""
     for number in NOTICES:
         signal.signal(number, lambda kept, _frame: _early.append(kept))
+
+
+def ignore_notices() -> None:
+    """Ignore notices from now on: all is over, and the exit status is what still has to be told."""
+    for number in NOTICES:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def early_notices() -> list[int]:

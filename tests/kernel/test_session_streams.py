@@ -511,6 +511,24 @@ def test_a_file_that_was_emptied_under_the_task_is_told(tmp_path):
     finish(session)
 
 
+def test_a_small_file_that_was_emptied_and_has_grown_again_is_told(tmp_path):
+    """What is missing at its beginning is no hole of its own there."""
+    out, go = tmp_path / "out", tmp_path / "go"
+    os.mkfifo(go)
+    with out.open("wb") as file:
+        session = Session.start(
+            ["sh", "-c", f"echo one; read go < {go}; echo two; exec sleep 60"], stdout=file
+        )
+    until(out.read_bytes, "the first line")
+    with out.open("wb") as file:
+        go.write_text("x\n")
+        until(lambda: out.read_bytes() == b"\0\0\0\0two\n", "the second line")
+        with pytest.raises(RestoreFailed, match=">>"):
+            session.take_over(stdout=file)
+    session.terminate()
+    finish(session)
+
+
 _OWNER = """
 import sys, time
 from snaplib.session import Session

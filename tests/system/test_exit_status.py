@@ -58,6 +58,18 @@ def test_status_for_saved_is_chosen(bench: Bench) -> None:
     assert process.wait(30) == 99
 
 
+def test_a_notice_after_the_end(bench: Bench) -> None:
+    """It is too late to be one, and does not change what the run ends with."""
+    events = bench.folder / "events"
+    process = bench.start(["run", "--events", events, "--", "sh", "-c", "exit 3"])
+    wait_until(lambda: events.exists() and '"ended"' in events.read_text(), "the end")
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.001)
+    assert process.returncode == 3
+
+
 @pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
 def test_closed_standard_streams(bench: Bench, closed: tuple[int, ...]) -> None:
     """As some daemons start their jobs: nothing else passes for one of them, and the run is a run."""

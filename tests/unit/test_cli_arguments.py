@@ -142,6 +142,16 @@ def test_events_on_a_full_disk_do_not_cost_the_task(capsys: pytest.CaptureFixtur
     assert "events cannot be written to /dev/full: No space left on device" in line
 
 
+def test_an_obstacle_of_many_processes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("severity", "code", "comm", "subject", "message", "remedy")
+    details = {word: word for word in words}
+    with EventLog(None, quiet=False) as log:
+        for pid in (1, 2, 3):
+            log(Event("obstacle", 0.0, "k", {**details, "pid": pid}))
+        log(Event("obstacle", 0.0, "k", {**details, "pid": 3, "message": "another"}))
+    assert [line.count("pid 1") for line in capsys.readouterr().err.splitlines()] == [1, 0]
+
+
 def test_events_are_lines(tmp_path: Path) -> None:
     path = tmp_path / "events"
     with EventLog(str(path), quiet=True) as log:
