@@ -7,6 +7,7 @@ So calls are made in threads that are left behind if need be: to whoever called,
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -171,6 +172,7 @@ class _Helper:
     """A thread that makes the calls of another: it has its niceness, and ends with it."""
 
     def __init__(self) -> None:
+        self.pid = os.getpid()
         self._queue: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
         threading.Thread(
             target=_serve, args=(self._queue,), name="snaplib-call", daemon=True
@@ -218,7 +220,8 @@ class _Calls:
             StoreUnreachable: It was given up.
         """
         helper: _Helper | None = getattr(self._own, "helper", None)
-        if helper is None:
+        # Threads do not come along when a process is forked.
+        if helper is None or helper.pid != os.getpid():
             helper = self._own.helper = _Helper()
         call = _Call(work)
         helper.begin(call)

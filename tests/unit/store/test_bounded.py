@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -215,3 +217,21 @@ def numbers(pages: RunSet) -> set[int]:
     """The numbers of a set of pages, one by one."""
     runs = zip(pages.begins.tolist(), pages.ends.tolist(), strict=True)
     return {one for begin, end in runs for one in range(begin, end)}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """Those of its parent do not come along, and would be waited for for ever."""
+    backend = BoundedBackend(MemoryBackend())
+    backend.put_new("a", b"1")
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(PATIENCE_S))
+            status = int(backend.get("a") != b"1")
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert backend.get("a") == b"1"
