@@ -41,6 +41,7 @@ def test_a_command_that_cannot_be_run(bench: Bench, command: str, status: int) -
         ["run", "--"],
         ["run", "--window", "0", "--", "true"],
         ["run", "--tcp", "none", "--", "true"],
+        ["run", "--max-copy-rate", "fast", "--", "true"],
     ],
 )
 def test_usage(bench: Bench, arguments: list[str]) -> None:

@@ -23,6 +23,29 @@ class Clock:
         return self.now
 
 
+def test_no_more_bytes_than_may_be_copied(trees, store) -> None:
+    """Whatever the window needs; the last round is not bounded."""
+    task = trees.start(mib=4)
+    clock = Clock()
+    saver = WarmSaver(
+        context_of(task, store),
+        max_overhead=0.5,
+        max_bytes_per_s=1e9,
+        clock=clock,
+        cpu_clock=lambda: 0.0,
+    )
+    copied = saver.copy(threading.Event())
+    assert (
+        copied["reason"] == "so that a notice finds most of the work done, within 50 % of one CPU"
+    )
+    # By a clock that stands still nothing of it has had its time.
+    assert saver._pace.owed_s() == pytest.approx(copied["copied_bytes"] / 1e9, rel=0.5)
+    saver.hint()
+    assert "stands still for less" in saver.copy(threading.Event())["reason"]
+    saver.save(Deadline(60), ())
+    saver.close()
+
+
 def test_copies_snapshots_and_the_last_step(trees, store) -> None:
     """Rounds when they are due, snapshots of the running task when those are, and then the end."""
     task = trees.start(children=1)
