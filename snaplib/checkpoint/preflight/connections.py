@@ -94,15 +94,6 @@ def _check_connection(
             "none is needed if the program connects again; else keep it with --tcp auto",
         )
         return
-    if scene.tcp not in ("auto", "established"):
-        yield member.obstacle(
-            "fatal",
-            "tcp-connected",
-            f"fd {fd}",
-            which,
-            "say what becomes of it with --tcp auto, established or close",
-        )
-        return
     if fd in member.kernel_tls:
         yield member.obstacle(
             "fatal",
